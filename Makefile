@@ -1,0 +1,39 @@
+# The two commands of the README are `make report` and `make test`; every target sets up what it needs.
+PYTHON ?= python3
+V := .venv/bin
+EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+PROFILE ?= quick
+SWEEP ?=
+export MARSNB_DATA
+
+.PHONY: setup report test soak book lab bench lock clean
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "marsnb needs Python 3.11 or newer; name it with PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "marsnb needs Python 3.11 or newer: $(PYTHON) is older; name one with PYTHON=..." >&2; exit 2; }
+	test -x $(V)/python || $(PYTHON) -m venv .venv
+	$(V)/python -m pip install --quiet --constraint requirements.lock --editable '.[$(EXTRA),dev]'
+	@test ! -d .git || { git config merge.nbdev-merge.name 'resolve conflicts with nbdev_fix'; git config merge.nbdev-merge.driver "$(V)/nbdev_merge %O %A %B %P"; }
+	@touch $@
+
+report: setup            ## run the default sweep, then build the report: book/_build/html/index.html
+	$(V)/marsnb report --profile $(PROFILE) $(SWEEP)
+
+book: setup              ## build the report from the records that are there
+	$(V)/marsnb book
+
+test: setup              ## notebooks in step with the package, notebook tests, then what crosses notebooks
+	$(V)/python -m pytest -q tests
+
+lab: setup               ## JupyterLab, with the project's kernel
+	$(V)/jupyter lab nbs
+
+bench: setup             ## speed and memory as ratios, measured side by side
+	$(V)/python -m marsnb.bench
+
+lock:                    ## write requirements.lock anew from what is installed here
+	$(V)/python -m pip freeze --exclude-editable --exclude marsnb | sed -E '/^(pip|setuptools|wheel)==/d' | LC_ALL=C sort -f > requirements.lock
+
+clean:
+	rm -rf .venv runs book/_build build *.egg-info
