@@ -22,12 +22,12 @@ def confusion(y, p, n_classes=N_CLASSES):
     if y.size and not 0 <= min(y.min(), p.min()) <= max(y.max(), p.max()) < n_classes: raise MarsError(f'confusion: class numbers must lie in 0..{n_classes - 1}')
     return np.bincount(y.ravel().astype(np.int64) * n_classes + p.ravel(), minlength=n_classes ** 2).reshape(n_classes, n_classes)
 
-# %% ../nbs/08_metrics.ipynb #b280d4c1
+# %% ../nbs/08_metrics.ipynb #10545c58
 def _ratio(a, b, xp): return xp.where(b > 0, a / xp.maximum(b, 1), np.nan)
 
 def labelled(cm, xp=np):
     "The matrix without the row of unlabelled pixels (class 0): their predictions are not judged."
-    return cm * xp.reshape(xp.arange(len(cm)) > 0, (-1, 1))
+    return xp.where(xp.reshape(xp.arange(cm.shape[0]) > 0, (-1, 1)), cm, xp.zeros_like(cm))
 
 def iou(cm, xp=np):
     "Intersection over union of each class (n_classes,) over labelled pixels; class 0 is never right there: 0 where predicted, else nan."
@@ -102,21 +102,22 @@ def plot_confusion(cm, normalise=False, ax=None):
 
 def _short(n): return f'{n / 1e6:.1f}M' if n >= 1e6 else f'{n / 1e3:.0f}k' if n >= 1e4 else str(n)
 
-# %% ../nbs/08_metrics.ipynb #224e9500
+# %% ../nbs/08_metrics.ipynb #2d4f760a
 class Confusion(keras.metrics.Metric):
     "A Keras metric that adds up the confusion matrix on the device; its result are the figures of `SUMMARY` and `iou_<k>`, by name."
 
     def __init__(self, n_classes=N_CLASSES, name='confusion', **kwargs):
         super().__init__(name=name, **kwargs)
         self.n_classes = n_classes
-        self.matrix = self.add_variable((n_classes, n_classes), 'zeros', dtype='float32', name='matrix')
+        self.matrix = self.add_variable((n_classes, n_classes), 'zeros', dtype='int32', name='matrix')
 
     def update_state(self, y, logits, sample_weight=None):
         "Count `y` (integers, any shape) against the greatest of `logits` (..., n_classes)."
         cell = ops.cast(ops.reshape(y, (-1,)), 'int32') * self.n_classes + ops.cast(ops.reshape(ops.argmax(logits, -1), (-1,)), 'int32')
         counts = ops.bincount(cell, minlength=self.n_classes ** 2)
-        self.matrix.assign_add(ops.cast(ops.reshape(counts, (self.n_classes, self.n_classes)), 'float32'))
+        self.matrix.assign_add(ops.cast(ops.reshape(counts, (self.n_classes, self.n_classes)), 'int32'))
 
     def result(self):
-        per_class = iou(self.matrix.value, ops)
-        return {f.__name__: f(self.matrix.value, ops) for f in SUMMARY} | {f'iou_{k}': per_class[k] for k in range(1, self.n_classes)}
+        cm = ops.cast(self.matrix, 'float32')
+        per_class = iou(cm, ops)
+        return {f.__name__: f(cm, ops) for f in SUMMARY} | {f'iou_{k}': per_class[k] for k in range(1, self.n_classes)}
