@@ -102,7 +102,7 @@ def plot_confusion(cm, normalise=False, ax=None):
 
 def _short(n): return f'{n / 1e6:.1f}M' if n >= 1e6 else f'{n / 1e3:.0f}k' if n >= 1e4 else str(n)
 
-# %% ../nbs/08_metrics.ipynb #2d4f760a
+# %% ../nbs/08_metrics.ipynb #85dd1284
 class Confusion(keras.metrics.Metric):
     "A Keras metric that adds up the confusion matrix on the device; its result are the figures of `SUMMARY` and `iou_<k>`, by name."
 
@@ -113,9 +113,8 @@ class Confusion(keras.metrics.Metric):
 
     def update_state(self, y, logits, sample_weight=None):
         "Count `y` (integers, any shape) against the greatest of `logits` (..., n_classes)."
-        cell = ops.cast(ops.reshape(y, (-1,)), 'int32') * self.n_classes + ops.cast(ops.reshape(ops.argmax(logits, -1), (-1,)), 'int32')
-        counts = ops.bincount(cell, minlength=self.n_classes ** 2)
-        self.matrix.assign_add(ops.cast(ops.reshape(counts, (self.n_classes, self.n_classes)), 'int32'))
+        one_hot = lambda k: ops.one_hot(ops.reshape(k, (-1,)), self.n_classes, dtype='float32')  # a product compiles everywhere, bincount does not
+        self.matrix.assign_add(ops.cast(ops.matmul(ops.transpose(one_hot(ops.cast(y, 'int32'))), one_hot(ops.argmax(logits, -1))), 'int32'))
 
     def result(self):
         cm = ops.cast(self.matrix, 'float32')
