@@ -115,7 +115,7 @@ def load_state(path, model):
         for v, a in zip(model.optimizer.variables, group('opt'), strict=True): v.assign(a)
         return json.loads(str(z['history'])), group('best')
 
-# %% ../nbs/09_train.ipynb #5c57ee2b
+# %% ../nbs/09_train.ipynb #80172bbf
 class Keeper(keras.callbacks.Callback):
     "Per epoch: seeds, learning rate, history, best weights by `monitor`, state on disk, progress bar, early stop."
 
@@ -128,11 +128,14 @@ class Keeper(keras.callbacks.Callback):
         # dropout and augmentation draw from seeds that depend on seed and epoch alone
         for i, v in enumerate(v for v in self.model.variables if v.name == 'seed_generator_state'): v.assign(rng(self.seed, 'layers', epoch, i).integers(0, 2**31, 2).astype(v.dtype))
         if self.reduce: self.model.optimizer.learning_rate = self.lr * plateau(self.history, **self.reduce)
+        self.began = time.monotonic()
+
+    def on_test_begin(self, logs=None): self.trained = time.monotonic() - self.began  # validation comes after the last step
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {k: float(v) for k, v in logs.items()} | {'lr': float(self.model.optimizer.learning_rate)}
         if not np.isfinite(logs['loss']): raise MarsError(f'epoch {epoch + 1}: the loss is {logs["loss"]}; the weights of epoch {len(self.history)} are kept. Lower lr or clip gradients (clipnorm)')
-        self.history.append({'epoch': epoch + 1, **logs})
+        self.history.append({'epoch': epoch + 1, **logs, 'seconds': self.trained})
         if best_epoch(self.history, self.monitor) == epoch: self.best[:] = self.model.net.get_weights()
         done = epoch + 1 == self.epochs or bool(self.stop) and waited(self.history, self.stop['monitor']) >= self.stop['patience']
         if self.path and (done or time.monotonic() - self.saved > self.every):
