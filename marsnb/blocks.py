@@ -213,15 +213,19 @@ def sew(x, n):
     h, w, ch = x.shape[1:]
     return ops.reshape(ops.transpose(ops.reshape(x, (-1, n, n, h, w, ch)), (0, 1, 3, 2, 4, 5)), (-1, n * h, n * w, ch))
 
-# %% ../nbs/03_blocks.ipynb #397a7989
+# %% ../nbs/03_blocks.ipynb #ae6bf548
 def head(x, n, scale=1, name='logits'):
     "Logits (b, h, w, `n`) in float32 under the name that losses and tools look for; `scale` resizes them to full resolution."
     x = layers.Conv2D(n, 1, dtype='float32', name=name if scale == 1 else None)(x)
     return layers.UpSampling2D(scale, interpolation='bilinear', dtype='float32', name=name)(x) if scale > 1 else x
 
-def heads(inp, xs, n):
-    "Deep supervision: logits at the resolution of `inp` from each map in `xs`, the main one first; a single one is given as it is."
-    out = [head(x, n, inp.shape[1] // x.shape[1], f'logits_{i}' if i else 'logits') for i, x in enumerate(xs)]
+def heads(inp, xs, n, guide=None):
+    "Deep supervision: logits at the resolution of `inp` from each map in `xs`, the main one first (a single one as it is); `guide` is added to all."
+    out = []
+    for i, x in enumerate(xs):
+        name = f'logits_{i}' if i else 'logits'
+        y = head(x, n, inp.shape[1] // x.shape[1], None if guide is not None else name)
+        out.append(y if guide is None else layers.Add(dtype='float32', name=name)([y, guide]))
     return out if len(out) > 1 else out[0]
 
 # %% ../nbs/03_blocks.ipynb #f3914aab
@@ -286,7 +290,7 @@ def penalise(model, rate):
     copy.set_weights(model.get_weights())
     return copy
 
-# %% ../nbs/03_blocks.ipynb #f26af72e
+# %% ../nbs/03_blocks.ipynb #aa883ec9
 def sketch(model, ax):
     "Draw `model` on `ax`: a bar for each convolution and join, as tall as it has channels (log), on the line of its resolution; arcs are skips."
     at, bars = {}, []
@@ -297,14 +301,16 @@ def sketch(model, ax):
         if hasattr(op, 'kernel_size') and max(op.kernel_size) > 1 and out.shape[1] > 1 or isinstance(op, layers.Concatenate) or not bars:
             level = math.log2(model.input_shape[1] / out.shape[1])
             for j in {at[id(t)] for t in ins if id(t) in at}:
-                rad = -.25 if len(bars) - j > 3 else 0
+                rad = -.15 if len(bars) - j > 2 else 0
                 ax.annotate('', (len(bars), -level), (j, bars[j]), arrowprops={'arrowstyle': '-', 'color': '.6', 'lw': .7, 'connectionstyle': f'arc3,rad={rad}'})
             i = len(bars); bars.append(-level)
             height = .07 * math.log2(out.shape[-1] + 1)
             ax.bar(i, height, .8, -level - height / 2, color='#d55e00' if isinstance(op, layers.Concatenate) else '#0072b2', zorder=2)
         at[id(out)] = i
-    ax.set(yticks=sorted({*bars}), yticklabels=[f'1/{round(2 ** -b)}' for b in sorted({*bars})], xticks=[], title=f'{model.name}: {model.count_params():,} parameters')
+    ax.set(yticks=sorted({*bars}), yticklabels=[f'1/{round(2 ** -b)}' for b in sorted({*bars})], xticks=[])
+    ax.set_title(f'{model.name}: {model.count_params():,} parameters', fontsize=9)
     ax.spines[:].set_visible(False)
+    ax.set_ylim(min(bars) - .6, 1)
 
 # %% ../nbs/03_blocks.ipynb #7fb2cc1f
 def smoke(model, tiles, epochs=15):
