@@ -150,7 +150,7 @@ def build(recipe):
     f = named(models, recipe.model, 'architecture')
     return f((*TILE, 1), N_CLASSES, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
 
-# %% ../nbs/11_recipes.ipynb #455b18f8
+# %% ../nbs/11_recipes.ipynb #ba9208b1
 def loss(recipe):
     "The loss of `recipe`: f(masks, logits) -> scalar."
     from marsnb import losses
@@ -158,8 +158,9 @@ def loss(recipe):
 
 def augmentation(recipe):
     "The augmentation of `recipe`, or None where it has none: maps a dict of images and segmentation_masks, seeded by the recipe's seed."
+    if not recipe.augment: return None
     from marsnb import augment
-    return augment.pipeline(recipe.augment, recipe.seed) if recipe.augment else None
+    return augment.pipeline(recipe.augment, recipe.seed)
 
 # %% ../nbs/11_recipes.ipynb #bc8bbec6
 def prepare(recipe):
