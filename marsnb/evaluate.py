@@ -93,7 +93,7 @@ def compare_seeds(runs_a, runs_b, figure, **kwargs):
     seeds = np.repeat(np.arange(len(runs_a)), [len(run[0]) for run in runs_a])
     return compare(cms_a, cms_b, figure, np.concatenate([run[1] for run in runs_a]), seeds, **kwargs)
 
-# %% ../nbs/08a_evaluate.ipynb #bc4c78b5
+# %% ../nbs/08a_evaluate.ipynb #aa6e09a5
 def plot_intervals(rows, ax=None, label='mIoU'):
     "Draw the rows of {name: (value, low, high)} as points with bars, the best on top. Returns the axes."
     import matplotlib.pyplot as plt
@@ -101,7 +101,7 @@ def plot_intervals(rows, ax=None, label='mIoU'):
     names = sorted(rows, key=lambda k: rows[k][0])
     value, low, high = np.array([rows[k] for k in names]).T
     ax.errorbar(value, range(len(names)), xerr=(value - low, high - value), fmt='o', capsize=3, color='#0072b2')
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=label); ax.grid(axis='x', alpha=.3)
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(-.6, len(names) - .4), xlabel=label); ax.grid(axis='x', alpha=.3)
     return ax
 
 # %% ../nbs/08a_evaluate.ipynb #073ea45a
