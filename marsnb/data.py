@@ -42,8 +42,8 @@ def _header(f, info, where, tile):
     if info.file_size > 200 * info.compress_size + 2**20: raise MarsError(f'{where}: unpacks to {info.file_size / 1e9:.1f} GB, over 200 times its size: not read')
     return shape, dtype
 
-# %% ../nbs/01_data.ipynb #e6312c39
-def _blocks(path, key, tile, rows=64):
+# %% ../nbs/01_data.ipynb #d63b723d
+def _blocks(path, key, tile, rows=16):
     "Yield (shape, first row, block) for slices of `rows` tiles of member `key` of the npz at `path`."
     where = f'{path}: {key}'
     try:
@@ -65,16 +65,17 @@ def _blocks(path, key, tile, rows=64):
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as e:
         raise MarsError(f'{where}: not a readable npz ({" ".join(str(e).split())[:120]}); get the file again') from None
 
-# %% ../nbs/01_data.ipynb #adfa85ab
+# %% ../nbs/01_data.ipynb #f5271f4a
 def _bytes(block, top, what, first, exact):
     "Check that `block` lies in 0..`top` (integers if `exact`) and give it as uint8; `first` is the number of its first tile."
     with np.errstate(invalid='ignore'):
-        small = np.rint(block).astype(np.uint8) if block.dtype.kind == 'f' else block.astype(np.uint8)
-        good = (block >= 0) & (block <= top) & (small == block if exact else True)
+        small = block.astype(np.uint8)
+        if (small == block).all() and small.max() <= top: return small  # whole numbers in range, as nearly always: one pass
+        good = (block >= 0) & (block <= top) & ((small == block) | (not exact))
     if not good.all():
         i = np.argwhere(~good)[0]
         raise MarsError(f'{what}, tile {first + i[0]}: {block[tuple(i)]} at row {i[-2]}, column {i[-1]}; {"whole numbers " if exact else "values "}from 0 to {top} are expected')
-    return small
+    return np.rint(block).astype(np.uint8)
 
 # %% ../nbs/01_data.ipynb #093e05a2
 def read_unlabelled(path):

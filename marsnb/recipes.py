@@ -51,13 +51,13 @@ class Recipe:
     predict_background: bool = True
     out: str = ''
 
-# %% ../nbs/11_recipes.ipynb #3dd0281c
+# %% ../nbs/11_recipes.ipynb #1bef1c6c
 class Profile(NamedTuple):
     "What a machine can afford: channels of the first level at most (0: as reported) and tile passes in all."
     width: int
     passes: int
 
-PROFILES = {'quick': Profile(8, 6_000), 'cpu': Profile(16, 60_000), 'gpu': Profile(0, 100_000)}
+PROFILES = {'quick': Profile(8, 3_000), 'cpu': Profile(16, 60_000), 'gpu': Profile(0, 100_000)}
 
 # %% ../nbs/11_recipes.ipynb #bd7ef5ea
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}

@@ -6,8 +6,8 @@
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device', 'environment', 'read',
            'finished', 'execute', 'writable']
 
-# %% ../nbs/11a_runs.ipynb #f8db4109
-import dataclasses, json, os, platform, subprocess, time
+# %% ../nbs/11a_runs.ipynb #ee81a32b
+import dataclasses, json, os, platform, subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from . import metrics, recipes
-from .core import MarsError, ROOT, atomic, data_path
+from .core import MarsError, ROOT, atomic, data_path, peak_memory
 from .data import fingerprint
 
 # %% ../nbs/11a_runs.ipynb #de74c224
@@ -100,7 +100,7 @@ def _judge(masks, predictions):
 
 UNLABELLED = 1000  # predictions kept of unlabelled tiles, to be scored by whoever has their labels
 
-# %% ../nbs/11a_runs.ipynb #3f93d44d
+# %% ../nbs/11a_runs.ipynb #dd5fa065
 def execute(recipe, tiles, parts):
     "Train `recipe` on `tiles`, measure it on validation and test tiles, write its files and last its record, which is returned. Goes on where it was interrupted."
     from marsnb import infer, train
@@ -108,11 +108,11 @@ def execute(recipe, tiles, parts):
     state = work/f'state-{recipes.digest(recipe)}-{sha256[:8]}.npz'
     writable(home); writable(work)
     train.deterministic(recipe.seed)
-    net, start = recipes.build(recipe), time.perf_counter()
+    net = recipes.build(recipe)
     settings = {k: getattr(recipe, k) for k in ('batch', 'seed', 'optimizer', 'optimizer_args', 'lr', 'schedule', 'schedule_args', 'monitor', 'reduce', 'stop')}
     epochs = recipes.epochs(recipe, len(parts.train))
     history = train.fit(net, tiles.images, tiles.masks, parts, recipes.loss(recipe), recipes.augmentation(recipe), epochs=epochs, path=state, **settings)
-    cost = _cost(net, history, len(parts.train), time.perf_counter() - start)
+    cost = _cost(net, history, len(parts.train))
     masks = {p: infer.predict(net, tiles.images[getattr(parts, p)], recipe.predict_background) for p in ('val', 'test')}
     result = {p: _judge(tiles.masks[getattr(parts, p)], m) for p, m in masks.items()} | {'epochs': len(history), 'best_epoch': train.best_epoch(history, recipe.monitor) + 1}
     with atomic(work/'best.keras') as t: net.save(t.with_suffix('.keras')); os.replace(t.with_suffix('.keras'), t)
@@ -125,7 +125,7 @@ def execute(recipe, tiles, parts):
     state.unlink(missing_ok=True)
     return record
 
-# %% ../nbs/11a_runs.ipynb #c6d5658a
+# %% ../nbs/11a_runs.ipynb #53b5effd
 def writable(path):
     "Make the folder `path`; a `MarsError` where nothing can be written there."
     try:
@@ -133,15 +133,8 @@ def writable(path):
         if not os.access(path, os.W_OK): raise PermissionError('no permission')
     except OSError as e: raise MarsError(f'{path}: cannot be written to ({e.strerror or e}); name another folder with out') from None
 
-def _cost(net, history, n_train, seconds):
+def _cost(net, history, n_train):
     "Parameters, seconds of training, training tiles per second and the most memory this process took, in MB."
-    import psutil
     trained = sum(h['seconds'] for h in history)
-    memory = psutil.Process().memory_info()
     return {'parameters': int(net.count_params()), 'passes': n_train * len(history), 'seconds': round(trained, 1), 'tiles_per_second': round(n_train * len(history) / max(trained, 1e-9), 1),
-            'memory_mb': round(getattr(memory, 'peak_wset', _peak()) / 2**20)}
-
-def _peak():
-    "Peak memory of this process in bytes."
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == 'Darwin' else 1024)
+            'memory_mb': round(peak_memory() / 2**20)}

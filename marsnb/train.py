@@ -34,7 +34,7 @@ def order(ids, epochs, batch, seed):
     shuffled = lambda e: rng(seed, 'order', e).permutation(ids)
     return np.stack([np.resize(np.r_[shuffled(e), rng(seed, 'fill', e).permutation(ids)], size) for e in range(epochs)])
 
-# %% ../nbs/09_train.ipynb #dcf90674
+# %% ../nbs/09_train.ipynb #9de5dfb1
 class Resident(keras.Model):
     "Trains `net` on `images` and `masks` (uint8, (n, h, w)) kept on the device; `augment` maps a dict of images and segmentation_masks."
 
@@ -52,11 +52,11 @@ class Resident(keras.Model):
     def call(self, ids, training=False):
         "Masks (b, h, w) and logits (b, h, w, classes) of the tiles `ids` (b,), augmented while training."
         x = ops.cast(ops.take(self.images, ids, axis=0), 'float32')[..., None]
-        y = ops.cast(ops.take(self.masks, ids, axis=0), 'int32')[..., None]
+        y = ops.cast(ops.take(self.masks, ids, axis=0), 'int32')
         if training and self.augment:
             both = self.augment({'images': x, 'segmentation_masks': y}, training=True)
-            x, y = both['images'], ops.cast(both['segmentation_masks'], 'int32')
-        return y[..., 0], self.net(x / 255, training=training)
+            x, y = both['images'], both['segmentation_masks']
+        return y, self.net(x / 255, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         return self.loss_function(*y_pred) + (sum(self.losses) if training else 0.)
