@@ -4,13 +4,11 @@
 
 # %% auto #0
 __all__ = ['SUMMARY', 'PER_CLASS', 'confusion', 'labelled', 'iou', 'precision', 'recall', 'f1', 'miou', 'miou5', 'score',
-           'accuracy', 'accuracy_all', 'figures', 'table', 'plot_confusion', 'Confusion']
+           'accuracy', 'accuracy_all', 'figures', 'table', 'plot_confusion']
 
-# %% ../nbs/08_metrics.ipynb #4c957cff
-import keras
+# %% ../nbs/08_metrics.ipynb #74f98ac7
 import numpy as np
 import pandas as pd
-from keras import ops
 
 from .core import CLASSES, MarsError, N_CLASSES
 
@@ -101,22 +99,3 @@ def plot_confusion(cm, normalise=False, ax=None):
     return ax
 
 def _short(n): return f'{n / 1e6:.1f}M' if n >= 1e6 else f'{n / 1e3:.0f}k' if n >= 1e4 else str(n)
-
-# %% ../nbs/08_metrics.ipynb #85dd1284
-class Confusion(keras.metrics.Metric):
-    "A Keras metric that adds up the confusion matrix on the device; its result are the figures of `SUMMARY` and `iou_<k>`, by name."
-
-    def __init__(self, n_classes=N_CLASSES, name='confusion', **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.n_classes = n_classes
-        self.matrix = self.add_variable((n_classes, n_classes), 'zeros', dtype='int32', name='matrix')
-
-    def update_state(self, y, logits, sample_weight=None):
-        "Count `y` (integers, any shape) against the greatest of `logits` (..., n_classes)."
-        one_hot = lambda k: ops.one_hot(ops.reshape(k, (-1,)), self.n_classes, dtype='float32')  # a product compiles everywhere, bincount does not
-        self.matrix.assign_add(ops.cast(ops.matmul(ops.transpose(one_hot(ops.cast(y, 'int32'))), one_hot(ops.argmax(logits, -1))), 'int32'))
-
-    def result(self):
-        cm = ops.cast(self.matrix, 'float32')
-        per_class = iou(cm, ops)
-        return {f.__name__: f(cm, ops) for f in SUMMARY} | {f'iou_{k}': per_class[k] for k in range(1, self.n_classes)}

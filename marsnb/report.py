@@ -202,11 +202,11 @@ def _copy(a, b):
         b.parent.mkdir(parents=True, exist_ok=True); shutil.copyfile(a, b)
     return b
 
-# %% ../nbs/12_report.ipynb #c57a0666
+# %% ../nbs/12_report.ipynb #8b8674c9
 def build(table=None):
     "Stage and build the book, warnings as errors; gives the path of its first page."
     stage(records() if table is None else table)
-    command = [sys.executable, '-m', 'jupyter_book', 'build', '--warningiserror', '--keep-going', '--path-output', str(BOOK), str(BOOK/'_build'/'src')]
+    command = [sys.executable, '-c', 'from jupyter_book.cli.main import main; main()', 'build', '--warningiserror', '--keep-going', '--path-output', str(BOOK), str(BOOK/'_build'/'src')]
     r = subprocess.run(command, capture_output=True, text=True, env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore'})
     put(BOOK/'_build'/'build.log', r.stdout + r.stderr)
     if r.returncode: raise RuntimeError(f'the book was not built; see {BOOK/"_build"/"build.log"}\n' + '\n'.join(l for l in (r.stdout + r.stderr).splitlines() if 'WARNING' in l or 'ERROR' in l))
