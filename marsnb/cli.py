@@ -32,7 +32,7 @@ class Progress:
     def write(self, text): self.stream.write(text) if 'epoch' in text else None
     def flush(self): self.stream.flush()
 
-# %% ../nbs/13_cli.ipynb #f2df553f
+# %% ../nbs/13_cli.ipynb #b0858897
 def execute(template, page, parameters, log):
     "Run the notebook `template` with `parameters` and leave it at `page`; progress bars go to the terminal, other messages to the file `log`. A `MarsError` inside is raised here."
     import papermill
@@ -46,7 +46,7 @@ def execute(template, page, parameters, log):
         except papermill.PapermillExecutionError as e:
             if e.ename == 'MarsError': raise MarsError(e.evalue) from None
             failed = Path(log).with_suffix('.ipynb')
-            os.replace(t, failed); t.touch()
+            os.replace(t, failed)
             raise click.ClickException(f'{failed}: cell {e.exec_count} failed with {e.ename}: {e.evalue[:300]}') from None
         strip(t)
 
@@ -162,7 +162,7 @@ def book():
     from marsnb import report
     publish(report.suites(report.records())[0])
 
-# %% ../nbs/13_cli.ipynb #7d407fe5
+# %% ../nbs/13_cli.ipynb #127bc1bd
 @cli.command()
 @click.option('--model', required=True, help='a .keras file, as a run leaves it')
 @click.option('--data', 'file', required=True, help='npz in the course\'s layout')
@@ -172,12 +172,14 @@ def book():
 def predict(model, file, out, submission, background):
     "Predict the masks of the unlabelled tiles of a file."
     from rich.progress import track
-    from marsnb import data, infer, runs
+    from marsnb import data, runs
     for path in filter(None, (out, submission)):
         if Path(path).is_dir(): raise MarsError(f'{path}: is a folder; name a file')
         runs.writable(Path(path).resolve().parent)
     tiles = data.read_unlabelled(file)
-    net = infer.open_model(model)
+    with noise_to(os.devnull):
+        from marsnb import infer
+        net = infer.open_model(model)
     parts = range(0, len(tiles), 512)
     masks = np.concatenate([infer.predict(net, tiles[i:i + 512], background) for i in track(parts, 'predicting', disable=not sys.stderr.isatty())])
     with atomic(out) as t, open(t, 'wb') as f: np.savez_compressed(f, predictions=masks)

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['open_model', 'masks', 'predict', 'submission']
 
-# %% ../nbs/09a_infer.ipynb #805760c6
-import csv
+# %% ../nbs/09a_infer.ipynb #66040404
+import csv, os
 
 import keras
 import numpy as np
 
 from .core import MarsError, atomic
 
-# %% ../nbs/09a_infer.ipynb #273c7877
+# %% ../nbs/09a_infer.ipynb #9fd7bc9d
 def open_model(path):
     "The network in the `.keras` file at `path`. Raises `MarsError` where it is none or would need code from outside."
+    if not os.path.isfile(path): raise MarsError(f'{path}: no such file; name the best.keras of a run')
     try: model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as e: raise MarsError(f'{path}: not a network that can be opened ({" ".join(str(e).split())[:160]}); name a .keras file written by marsnb') from None
     if len(model.input_shape) != 4: raise MarsError(f'{path}: takes input {model.input_shape}, but (tiles, rows, columns, channels) is expected')

@@ -164,14 +164,14 @@ class Keeper(keras.callbacks.Callback):
         self.bar.update()
         self.model.stop_training = done
 
-# %% ../nbs/09_train.ipynb #bafcf182
+# %% ../nbs/09_train.ipynb #937e1451
 def fit(net, images, masks, parts, loss, augment=None, *, ids=None, epochs=1, batch=32, seed=0, optimizer='adam', optimizer_args=None, lr=1e-3, schedule='constant',
-        schedule_args=None, monitor='val_miou', reduce=None, stop=None, path=None, every=20, jit=None):
+        schedule_args=None, monitor='val_miou', reduce=None, stop=None, path=None, every=None, jit=None):
     """Train `net` in place and leave it with its best weights by `monitor`; gives the history, a list of dicts, one an epoch.
 
     `images`, `masks`: uint8 (n, h, w); `parts` names training and validation tiles; `ids`: training tiles with repeats, default `parts.train`;
     `optimizer`: a name Keras knows, `optimizer_args` its arguments; `schedule`: a name in `SCHEDULES`; `reduce`: arguments of `plateau`;
-    `stop`: {'monitor', 'patience'}; `path`: file for the state, from which an interrupted run goes on; `jit`: compile with XLA (default: on a GPU)."""
+    `stop`: {'monitor', 'patience'}; `path`: file for the state, from which an interrupted run goes on, written at most `every` seconds (default 20, or what MARSNB_SAVE_SECONDS says); `jit`: compile with XLA (default: on a GPU)."""
     ids = parts.train if ids is None else ids
     rows = order(ids, epochs, batch, seed)
     steps = rows.shape[1] // batch
@@ -182,6 +182,7 @@ def fit(net, images, masks, parts, loss, augment=None, *, ids=None, epochs=1, ba
     model.optimizer.build(net.trainable_variables)
     history, best = load_state(path, model) if path and os.path.exists(path) else ([], net.get_weights())
     with tqdm(total=epochs, initial=len(history), unit='epoch', file=sys.stderr, mininterval=1) as bar:
+        every = float(os.environ.get('MARSNB_SAVE_SECONDS', 20)) if every is None else every
         keeper = Keeper(history, best, seed=seed, epochs=epochs, lr=lr, monitor=monitor, reduce=reduce, stop=stop, path=path, every=every, bar=bar)
         if _unfinished(history, epochs, stop):
             model.fit(rows[len(history):].ravel(), batch_size=batch, epochs=epochs, initial_epoch=len(history), steps_per_epoch=steps, shuffle=False,

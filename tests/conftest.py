@@ -1,0 +1,30 @@
+"What crosses notebooks: the command line, papermill, the book, a browser. Notebooks test themselves."
+import os, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+def pytest_collection_modifyitems(items):
+    real = os.environ.get('MARSNB_DATA')
+    for item in items:
+        if 'real' in item.keywords and not (real and Path(real).exists()):
+            item.add_marker(pytest.mark.skip(reason='MARSNB_DATA names no file of real terrain'))
+
+
+@pytest.fixture
+def marsnb(tmp_path):
+    "Runs the command marsnb in an empty folder, on the synthetic Mars, with records going to `runs` there."
+    def run(*args, **env):
+        env = {k: v for k, v in os.environ.items() if k != 'MARSNB_DATA'} | {'MARSNB_RUNS': str(tmp_path/'runs')} | env
+        return subprocess.run([BIN/'marsnb', *map(str, args)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    return run
+
+
+def tracked(pattern):
+    "Files that git tracks, or would, matching `pattern`."
+    out = subprocess.run(['git', '-C', ROOT, 'ls-files', '--cached', '--others', '--exclude-standard', pattern], capture_output=True, text=True, check=True).stdout
+    return [ROOT/p for p in out.splitlines() if (ROOT/p).exists()]

@@ -1,0 +1,82 @@
+"The built report in a browser: every page opens, nothing leaves the machine, pictures load, the confusion matrix is legible on a phone."
+import json, os, re, shutil, subprocess, time
+from pathlib import Path
+
+import pytest
+
+from conftest import BIN, ROOT
+
+HTML = ROOT/'book'/'_build'/'html'
+
+
+@pytest.fixture(scope='module')
+def book():
+    "The report of the default sweep, built where that is not done."
+    env = {k: v for k, v in os.environ.items() if k not in ('MARSNB_DATA', 'MARSNB_RUNS')}
+    before = subprocess.run(['git', '-C', ROOT, 'status', '--porcelain'], capture_output=True, text=True).stdout
+    r = subprocess.run([BIN/'marsnb', 'report'], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert r.returncode == 0, (r.stdout + r.stderr)[-3000:]
+    assert subprocess.run(['git', '-C', ROOT, 'status', '--porcelain'], capture_output=True, text=True).stdout == before, 'the report must leave committed files alone'
+    return sorted(p for p in HTML.rglob('*.html') if '_static' not in p.parts and p.name not in ('genindex.html', 'search.html'))
+
+
+def test_second_report_does_no_work_twice(book):
+    env = {k: v for k, v in os.environ.items() if k not in ('MARSNB_DATA', 'MARSNB_RUNS')}
+    before = {p: p.stat().st_mtime_ns for p in (ROOT/'runs').rglob('*') if p.name in ('record.json', 'page.ipynb', 'compare.ipynb')}
+    assert subprocess.run([BIN/'marsnb', 'report'], cwd=ROOT, env=env, capture_output=True).returncode == 0
+    assert before and all(p.stat().st_mtime_ns == t for p, t in before.items())
+
+
+def test_pages_name_no_machine(book):
+    for page in book: assert not re.search(r'(?<![\w.])/(work|root|home|tmp)/[a-z]', page.read_text()), page
+
+
+def test_pages_refer_to_nothing_outside(book):
+    "No script, style, picture or frame comes from elsewhere; links that a reader may click do."
+    for page in book: assert not re.findall(r'<(?:script|img|iframe|link)[^>]+(?:src|href)="(?:https?:)?//[^"]+', page.read_text()), page
+
+
+@pytest.fixture(scope='module')
+def browser():
+    from selenium import webdriver
+    chromium, driver = shutil.which('chromium') or shutil.which('google-chrome'), shutil.which('chromedriver')
+    if not (chromium and driver): pytest.skip('no Chromium with its driver on this machine')
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for a in ('--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'): options.add_argument(a)
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
+    b = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield b
+    b.quit()
+
+
+def visit(browser, page, width=1280):
+    browser.set_window_size(width, 900)
+    browser.get(page.as_uri())
+    deadline = time.monotonic() + 10
+    while browser.execute_script('return document.readyState') != 'complete' and time.monotonic() < deadline: time.sleep(.05)
+
+
+def test_every_page_opens_without_errors_or_requests(book, browser):
+    assert len(book) > 15
+    for page in book:
+        visit(browser, page)
+        assert browser.find_elements('css selector', 'h1'), page
+        assert browser.execute_script("document.querySelectorAll('img').forEach(i => i.loading = 'eager'); return [...document.images].every(i => i.complete && i.naturalWidth > 0)"), f'{page}: a picture is missing'
+        errors = [e['message'] for e in browser.get_log('browser') if e['level'] == 'SEVERE']
+        assert not errors, (page, errors)
+        sent = [m['params']['request']['url'] for e in browser.get_log('performance') if (m := json.loads(e['message'])['message'])['method'] == 'Network.requestWillBeSent']
+        assert not [u for u in sent if not u.startswith(('file:', 'data:', 'blob:'))], page
+
+
+@pytest.mark.parametrize('width', [1280, 400])
+def test_confusion_matrix_is_legible(book, browser, width):
+    page = next(p for p in book if p.name == 'baseline_no_aug.html')
+    visit(browser, page, width)
+    boxes = browser.execute_script('''return [...document.images].filter(i => i.closest('.cell')).map(i => { const r = i.getBoundingClientRect();
+        return {left: r.left, right: r.right, scale: r.width / i.naturalWidth, ratio: i.naturalWidth / i.naturalHeight}})''')
+    square = [b for b in boxes if .9 < b['ratio'] < 1.4]
+    inner = browser.execute_script('return document.documentElement.clientWidth')
+    assert len(square) == 2, 'counts and shares'
+    for b in square:  # the figures in the cells are 11 points, 15 pixels, at scale 1
+        assert b['left'] >= 0 and b['right'] <= inner + 1 and 15 * b['scale'] >= 9, b
