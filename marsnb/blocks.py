@@ -112,12 +112,12 @@ def aspps(x, ch, sets=((1, 2, 3), (2, 4, 6)), **own):
     "Several joined ASPPs, one for each of the `sets` of rates, mixed by 1 x 1."
     return conv(cat(*[aspp(x, ch, rates, **own) for rates in sets]), ch, 1, **own)
 
-# %% ../nbs/03_blocks.ipynb #e3467ce0
+# %% ../nbs/03_blocks.ipynb #53dcec7a
 def pyramid(x, ch, bins=(1, 2, 3, 6), block=None, **own):
     "Pyramid pooling (arXiv 1612.01105) of `x`, or of what `block` makes of it: means over n x n fields, resized, joined with the map, mixed by 3 x 3."
     if block: x = block(x, ch)
     h, w = x.shape[1:3]
-    fields = [layers.AdaptiveAveragePooling2D((min(n, h), min(n, w)))(x) for n in bins]
+    fields = [layers.AveragePooling2D((-(-h // n), -(-w // n)), padding='same')(x) for n in bins]
     fields = [ops.image.resize(conv(f, max(ch // len(bins), 1), 1, norm=None), (h, w)) for f in fields]
     return conv(cat(x, *fields), ch, **own)
 
@@ -312,12 +312,13 @@ def sketch(model, ax):
     ax.spines[:].set_visible(False)
     ax.set_ylim(min(bars) - .6, 1)
 
-# %% ../nbs/03_blocks.ipynb #7fb2cc1f
+# %% ../nbs/03_blocks.ipynb #1150ed09
 def smoke(model, tiles, epochs=15):
     "Train `model` for a moment (Adam, plain cross-entropy, batches of 8) on `tiles`; the loss of each epoch."
     n = len(model.outputs)
     ce = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(3e-3), ce if n == 1 else [ce] * n)
+    jit = keras.backend.backend() != 'tensorflow'  # XLA would take longer to compile than such a training takes
+    model.compile(keras.optimizers.Adam(3e-3), ce if n == 1 else [ce] * n, jit_compile=jit)
     x, y = tiles.images[..., None] / np.float32(255), tiles.masks
     return model.fit(x, y if n == 1 else [y] * n, batch_size=8, epochs=epochs, verbose=0).history['loss']
 
