@@ -6,10 +6,11 @@
 __all__ = ['batch', 'group', 'layer', 'instance', 'down', 'down_blur', 'up', 'up_conv', 'fit', 'cat', 'conv', 'double', 'res',
            'multi', 'dilated', 'inception', 'aspp', 'aspps', 'pyramid', 'se', 'strip_pool', 'psa', 'context',
            'automaton', 'denoise', 'skip_filter', 'drop', 'spatial_drop', 'attn_gate', 'gate_add', 'gate_cat', 'cut',
-           'sew', 'head', 'heads', 'encode', 'decode', 'architecture', 'penalise', 'sketch', 'smoke', 'portrait']
+           'sew', 'head', 'heads', 'encode', 'decode', 'architecture', 'penalise', 'sketch', 'smoke', 'portrait',
+           'flops', 'milliseconds']
 
-# %% ../nbs/03_blocks.ipynb #1552b7a4
-import functools, inspect, math
+# %% ../nbs/03_blocks.ipynb #6cea5378
+import functools, inspect, math, time
 
 import keras
 import matplotlib.pyplot as plt
@@ -312,8 +313,8 @@ def sketch(model, ax):
     ax.spines[:].set_visible(False)
     ax.set_ylim(min(bars) - .6, 1)
 
-# %% ../nbs/03_blocks.ipynb #1150ed09
-def smoke(model, tiles, epochs=15):
+# %% ../nbs/03_blocks.ipynb #9204dccc
+def smoke(model, tiles, epochs=12):
     "Train `model` for a moment (Adam, plain cross-entropy, batches of 8) on `tiles`; the loss of each epoch."
     n = len(model.outputs)
     ce = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -332,3 +333,22 @@ def portrait(model, **options):
     show_image(axs[1], tiles.images[16], 'image'); show_mask(axs[2], tiles.masks[16], 'truth')
     show_mask(axs[3], np.argmax(out[0] if isinstance(out, list) else out, -1)[0], 'prediction')
     return fig
+
+# %% ../nbs/03_blocks.ipynb #84372761
+def flops(model):
+    "Multiplications and additions of one tile with the weights of `model`, two for each weight and place; what has no weights is left out, a shared layer counts once."
+    total = 0
+    for l in model.layers:
+        places = (l.input if isinstance(l, layers.Conv2DTranspose) else l.output).shape[1:-1]
+        total += 2 * math.prod(places) * sum(math.prod(w.shape) for w in l.weights if len(w.shape) > 1)
+    return total
+
+def milliseconds(model, batch=16, repeats=3):
+    "Milliseconds per tile of compiled prediction on this machine: the best of `repeats`."
+    x = np.zeros((batch, *model.input_shape[1:]), 'float32')
+    times = []
+    for _ in range(repeats + 1):  # the first one compiles
+        start = time.perf_counter()
+        model.predict_on_batch(x)
+        times.append(time.perf_counter() - start)
+    return 1000 / batch * min(times[1:])
