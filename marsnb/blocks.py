@@ -6,10 +6,11 @@
 __all__ = ['batch', 'group', 'layer', 'instance', 'down', 'down_blur', 'up', 'up_conv', 'fit', 'cat', 'conv', 'double', 'res',
            'multi', 'dilated', 'inception', 'aspp', 'aspps', 'pyramid', 'se', 'strip_pool', 'psa', 'context',
            'automaton', 'denoise', 'skip_filter', 'drop', 'spatial_drop', 'attn_gate', 'gate_add', 'gate_cat', 'cut',
-           'sew', 'head', 'heads', 'encode', 'decode', 'architecture', 'penalise', 'sketch', 'smoke', 'portrait']
+           'sew', 'head', 'heads', 'encode', 'decode', 'architecture', 'penalise', 'sketch', 'smoke', 'portrait',
+           'flops', 'milliseconds']
 
-# %% ../nbs/03_blocks.ipynb #1552b7a4
-import functools, inspect, math
+# %% ../nbs/03_blocks.ipynb #6cea5378
+import functools, inspect, math, time
 
 import keras
 import matplotlib.pyplot as plt
@@ -112,12 +113,12 @@ def aspps(x, ch, sets=((1, 2, 3), (2, 4, 6)), **own):
     "Several joined ASPPs, one for each of the `sets` of rates, mixed by 1 x 1."
     return conv(cat(*[aspp(x, ch, rates, **own) for rates in sets]), ch, 1, **own)
 
-# %% ../nbs/03_blocks.ipynb #e3467ce0
+# %% ../nbs/03_blocks.ipynb #53dcec7a
 def pyramid(x, ch, bins=(1, 2, 3, 6), block=None, **own):
     "Pyramid pooling (arXiv 1612.01105) of `x`, or of what `block` makes of it: means over n x n fields, resized, joined with the map, mixed by 3 x 3."
     if block: x = block(x, ch)
     h, w = x.shape[1:3]
-    fields = [layers.AdaptiveAveragePooling2D((min(n, h), min(n, w)))(x) for n in bins]
+    fields = [layers.AveragePooling2D((-(-h // n), -(-w // n)), padding='same')(x) for n in bins]
     fields = [ops.image.resize(conv(f, max(ch // len(bins), 1), 1, norm=None), (h, w)) for f in fields]
     return conv(cat(x, *fields), ch, **own)
 
@@ -312,12 +313,13 @@ def sketch(model, ax):
     ax.spines[:].set_visible(False)
     ax.set_ylim(min(bars) - .6, 1)
 
-# %% ../nbs/03_blocks.ipynb #7fb2cc1f
-def smoke(model, tiles, epochs=15):
+# %% ../nbs/03_blocks.ipynb #9204dccc
+def smoke(model, tiles, epochs=12):
     "Train `model` for a moment (Adam, plain cross-entropy, batches of 8) on `tiles`; the loss of each epoch."
     n = len(model.outputs)
     ce = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(3e-3), ce if n == 1 else [ce] * n)
+    jit = keras.backend.backend() != 'tensorflow'  # XLA would take longer to compile than such a training takes
+    model.compile(keras.optimizers.Adam(3e-3), ce if n == 1 else [ce] * n, jit_compile=jit)
     x, y = tiles.images[..., None] / np.float32(255), tiles.masks
     return model.fit(x, y if n == 1 else [y] * n, batch_size=8, epochs=epochs, verbose=0).history['loss']
 
@@ -331,3 +333,22 @@ def portrait(model, **options):
     show_image(axs[1], tiles.images[16], 'image'); show_mask(axs[2], tiles.masks[16], 'truth')
     show_mask(axs[3], np.argmax(out[0] if isinstance(out, list) else out, -1)[0], 'prediction')
     return fig
+
+# %% ../nbs/03_blocks.ipynb #84372761
+def flops(model):
+    "Multiplications and additions of one tile with the weights of `model`, two for each weight and place; what has no weights is left out, a shared layer counts once."
+    total = 0
+    for l in model.layers:
+        places = (l.input if isinstance(l, layers.Conv2DTranspose) else l.output).shape[1:-1]
+        total += 2 * math.prod(places) * sum(math.prod(w.shape) for w in l.weights if len(w.shape) > 1)
+    return total
+
+def milliseconds(model, batch=16, repeats=3):
+    "Milliseconds per tile of compiled prediction on this machine: the best of `repeats`."
+    x = np.zeros((batch, *model.input_shape[1:]), 'float32')
+    times = []
+    for _ in range(repeats + 1):  # the first one compiles
+        start = time.perf_counter()
+        model.predict_on_batch(x)
+        times.append(time.perf_counter() - start)
+    return 1000 / batch * min(times[1:])

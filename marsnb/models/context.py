@@ -13,21 +13,21 @@ import keras
 from ..blocks import (architecture, aspp, aspps, attn_gate, cat, context, conv, double, down, down_blur, encode, fit, gate_add, head, heads, psa,
                            pyramid, res, se, strip_pool, up, up_conv)
 
-# %% ../../nbs/06_models.context.ipynb #4acc28b8
+# %% ../../nbs/06_models.context.ipynb #862f048e
 @architecture
-def deeplab(shape, n_classes, widths=(32, 64, 128, 256), block=res, bridge=None, context=aspp, ch=128, low=48):
-    "DeepLabv3+: a residual encoder, `context` on its coarsest map, one narrow skip, one block of `ch` channels, logits resized."
-    inp = keras.Input(shape)
+def deeplab(shape, n_classes, widths=(32, 64, 128, 256), block=res, bridge=None, context=aspp, ch=None):
+    "DeepLabv3+: a residual encoder, `context` on its coarsest map, one narrow skip, one block of `ch` channels (else `widths[-1]`), logits resized."
+    inp, ch = keras.Input(shape), ch or widths[-1]
     fs = encode(inp, widths, block, bridge)
     skip = fs[-2:][0]
-    x = cat(fit(context(fs[-1], ch), skip), conv(skip, low, 1))
+    x = cat(fit(context(fs[-1], ch), skip), conv(skip, max(ch // 5, 1), 1))
     return inp, heads(inp, [double(x, ch)], n_classes)
 
-# %% ../../nbs/06_models.context.ipynb #11659b7d
+# %% ../../nbs/06_models.context.ipynb #c5e91b39
 @architecture
-def marsseg(shape, n_classes, widths=(32, 64, 128, 256), block=res, bridge=None, ch=64, rates=(1, 2, 3)):
-    "MarsSeg: fine features through a small ASPP and polarised self-attention, the coarsest through strip and pyramid pooling, joined at half resolution."
-    inp = keras.Input(shape)
+def marsseg(shape, n_classes, widths=(32, 64, 128, 256), block=res, bridge=None, ch=None, rates=(1, 2, 3)):
+    "MarsSeg: fine features through a small ASPP and polarised self-attention, the coarsest through strip and pyramid pooling, joined at half resolution, `ch` channels (else 2 `widths[0]`)."
+    inp, ch = keras.Input(shape), ch or 2 * widths[0]
     *fine, deep = encode(inp, widths, block, bridge)
     xs = [psa(aspp(f, ch, rates)) for f in fine] + [pyramid(strip_pool(deep), ch)]
     return inp, heads(inp, [double(cat(*[fit(x, xs[:2][-1]) for x in xs]), ch)], n_classes)
@@ -47,15 +47,15 @@ def sofarsogood(shape, n_classes, widths=(32, 64, 128, 256, 512), block=functool
         outs.append(x)
     return inp, head(cat(*[up(x, inp.shape[1] // x.shape[1], 'bilinear') for x in outs]), n_classes)
 
-# %% ../../nbs/06_models.context.ipynb #9d402391
+# %% ../../nbs/06_models.context.ipynb #3ca867ac
 def overview(x, ch):
     "The coarsest block of `terrain_net`: residual, then ASPP, rows and columns, and attention over the whole map."
     return context(strip_pool(aspp(res(x, ch, after=[se]), ch, (1, 2, 3))), 4)
 
 @architecture
-def terrain_net(shape, n_classes, widths=(48, 96, 192, 256), block=functools.partial(res, after=[se]), bridge=overview, ch=64, after=(), patch=2):
-    "Ours: residual SE encoder from half resolution on, smoothed pooling, context at the coarsest, all levels joined at once; `after`: words before the logits."
-    inp = keras.Input(shape)
+def terrain_net(shape, n_classes, widths=(48, 96, 192, 256), block=functools.partial(res, after=[se]), bridge=overview, ch=None, after=(), patch=2):
+    "Ours: residual SE encoder from half resolution on, smoothed pooling, context at the coarsest, all levels joined at `ch` channels (else `widths[0]`); `after`: words before the logits."
+    inp, ch = keras.Input(shape), ch or widths[0]
     x = conv(inp, widths[0], 2 * patch, strides=patch)
     fs = encode(x, widths, block, bridge, down_blur)
     x = cat(*[fit(conv(f, ch, 1), fs[0]) for f in fs])

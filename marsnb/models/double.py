@@ -19,14 +19,15 @@ def fuse(macro, micro):
     strong = [conv(x, ch, 1, norm=None, act='sigmoid') for x in (macro, micro)]
     return gate_add(macro * (1 + strong[1]), conv(micro, ch, 1) * (1 + strong[0]))
 
-# %% ../../nbs/06a_models.double.ipynb #9208a804
+# %% ../../nbs/06a_models.double.ipynb #eadaeb37
 def _large(x, ch):
     "Block of the micro network: few, large filters."
     return double(x, ch, (7, 5))
 
 @architecture
-def double_unet(shape, n_classes, widths=(32, 64, 128, 256), block=dilated, bridge=None, micro=(16, 32), micro_block=_large, micro_bridge=None):
+def double_unet(shape, n_classes, widths=(32, 64, 128, 256), block=dilated, bridge=None, micro=None, micro_block=_large, micro_bridge=None):
     "Cortex Creators' double U-Net: a deep macro network (`widths`, `block`, `bridge`) and a shallow `micro` one with large filters, fused."
+    micro = micro or (max(widths[0] // 2, 1), widths[0])[-len(widths):]
     if not 0 < len(micro) <= len(widths): raise MarsError(f'double_unet: micro needs 1 to {len(widths)} widths, as widths has, not {micro}')
     inp = keras.Input(shape)
     macro = decode(encode(inp, widths, block, bridge), double, attn_gate)

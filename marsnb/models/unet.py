@@ -32,7 +32,9 @@ def gated_unet(shape, n_classes, widths=(32, 64, 128, 256), **own):
     "Gated U-Net (aaa000, Hendrix): `unet` whose joins are weighed, feature by feature; `merge=gate_add` for sums."
     return unet(shape, n_classes, widths, **{'merge': gate_cat} | own)
 
-# %% ../../nbs/04_models.unet.ipynb #6862a0f9
-def small_se(shape, n_classes, widths=(16, 32, 64, 128), **own):
-    "Small U-Net with squeeze and excitation after every block and transpose convolutions, about 0.48 million parameters."
-    return unet(shape, n_classes, widths, **{'block': functools.partial(double, after=[se]), 'up': up_conv} | own)
+# %% ../../nbs/04_models.unet.ipynb #407739a9
+def small_se(shape, n_classes, widths=(32, 64, 128), **own):
+    "Small U-Net (0.48 million parameters) with squeeze and excitation at the bottleneck."
+    block = functools.partial(double, use_bias=True)
+    bridge = functools.partial(block, after=[functools.partial(se, bias=True)])
+    return unet(shape, n_classes, widths, **{'block': block, 'bridge': bridge} | own)
