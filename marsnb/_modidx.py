@@ -106,4 +106,12 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'marsnb.metrics.precision': ('metrics.html#precision', 'marsnb/metrics.py'),
                                 'marsnb.metrics.recall': ('metrics.html#recall', 'marsnb/metrics.py'),
                                 'marsnb.metrics.score': ('metrics.html#score', 'marsnb/metrics.py'),
-                                'marsnb.metrics.table': ('metrics.html#table', 'marsnb/metrics.py')}}}
+                                'marsnb.metrics.table': ('metrics.html#table', 'marsnb/metrics.py')},
+            'marsnb.splits': { 'marsnb.splits._spots': ('splits.html#_spots', 'marsnb/splits.py'),
+                               'marsnb.splits.aaa000': ('splits.html#aaa000', 'marsnb/splits.py'),
+                               'marsnb.splits.agreement': ('splits.html#agreement', 'marsnb/splits.py'),
+                               'marsnb.splits.course': ('splits.html#course', 'marsnb/splits.py'),
+                               'marsnb.splits.groups_from_pixels': ('splits.html#groups_from_pixels', 'marsnb/splits.py'),
+                               'marsnb.splits.overlaps': ('splits.html#overlaps', 'marsnb/splits.py'),
+                               'marsnb.splits.seams': ('splits.html#seams', 'marsnb/splits.py'),
+                               'marsnb.splits.seen_before': ('splits.html#seen_before', 'marsnb/splits.py')}}}
