@@ -112,6 +112,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'marsnb.cli.Progress.write': ('cli.html#progress.write', 'marsnb/cli.py'),
                             'marsnb.cli.book': ('cli.html#book', 'marsnb/cli.py'),
                             'marsnb.cli.cli': ('cli.html#cli', 'marsnb/cli.py'),
+                            'marsnb.cli.convert': ('cli.html#convert', 'marsnb/cli.py'),
                             'marsnb.cli.data': ('cli.html#data', 'marsnb/cli.py'),
                             'marsnb.cli.execute': ('cli.html#execute', 'marsnb/cli.py'),
                             'marsnb.cli.find': ('cli.html#find', 'marsnb/cli.py'),

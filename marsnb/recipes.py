@@ -109,7 +109,7 @@ def of(names):
     "The `Recipe` in the namespace `names` of a notebook (its `globals()`), to be called before anything but the parameters and the import of `recipes`."
     return make({k: v for k, v in names.items() if not k.startswith('_') and k not in _IPYTHON and not inspect.ismodule(v)}, 'parameters')
 
-# %% ../nbs/11_recipes.ipynb #3f4b717b
+# %% ../nbs/11_recipes.ipynb #d6cd93b4
 RECIPES = ROOT/'nbs'/'experiments'/'recipes'
 
 def differs(recipe):
@@ -118,7 +118,7 @@ def differs(recipe):
 
 def digest(recipe):
     "A short fingerprint of what is trained and how: everything but seed, data, note and place."
-    said = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in ('seed', 'data', 'note', 'out')}
+    said = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in ('seed', 'data', 'note', 'out')} | {'afford': PROFILES[recipe.profile]}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
 # %% ../nbs/11_recipes.ipynb #e3de195e
@@ -162,14 +162,15 @@ def augmentation(recipe):
     from marsnb import augment
     return augment.pipeline(recipe.augment, recipe.seed)
 
-# %% ../nbs/11_recipes.ipynb #bc8bbec6
+# %% ../nbs/11_recipes.ipynb #367af900
 def prepare(recipe):
-    "The `Tiles` of `recipe` and their `Parts`, without the tiles that the functions of `marsnb.clean` in `recipe.clean` find."
-    from marsnb import clean, data
+    "The `Tiles` of `recipe` and their `Parts`, without the tiles that the functions of `marsnb.clean` in `recipe.clean` find. Where no rover stops are known, groups come from the pixels."
+    from marsnb import clean, data, splits
     tiles = data.read(recipe.data)
     out = [named(clean, f, 'cleaning step')(tiles.images, tiles.masks) for f in recipe.clean]
     ids = np.setdiff1d(np.arange(len(tiles.images)), np.concatenate(out) if out else [])
-    return tiles, data.split(tiles.masks, tiles.groups, recipe.seed, recipe.val, recipe.test, ids)
+    groups = splits.groups_from_pixels(tiles.images, tiles.masks) if tiles.groups is None else tiles.groups
+    return tiles, data.split(tiles.masks, groups, recipe.seed, recipe.val, recipe.test, ids)
 
 def epochs(recipe, n_train):
     "Epochs to train on `n_train` tiles: as the recipe says, else as many as the profile's tile passes allow."
