@@ -113,12 +113,13 @@ def save(path, tiles):
     if tiles.groups is not None:
         with atomic(path.with_name(path.stem + '_groups.npz')) as t, open(t, 'wb') as f: np.savez(f, groups=tiles.groups)
 
-# %% ../nbs/01_data.ipynb #5fd624c9
+# %% ../nbs/01_data.ipynb #cb42a05c
 def _noise(r, n, sigma):
     "n smooth random fields (n, 64, 128), mean 0, standard deviation 1, features about `sigma` pixels wide."
     coarse = [max(4, round(t / sigma)) for t in TILE] if sigma > 2 else TILE
-    x = r.standard_normal((n, *coarse), np.float32)
-    x = np.array([cv2.resize(t, TILE[::-1], interpolation=cv2.INTER_CUBIC) if sigma > 2 else cv2.GaussianBlur(t, None, sigma) for t in x])
+    x, s = r.standard_normal((n, *coarse), np.float32), round(sigma)
+    smooth = lambda t, i, j: cv2.resize(t, (TILE[1] + s, TILE[0] + s), interpolation=cv2.INTER_CUBIC)[i:i + TILE[0], j:j + TILE[1]]  # cut out anywhere: no grid shows in the mean
+    x = np.array([smooth(t, *at) if sigma > 2 else cv2.GaussianBlur(t, None, sigma) for t, at in zip(x, r.integers(0, s + 1, (n, 2)))])
     return (x - x.mean((1, 2), keepdims=True)) / x.std((1, 2), keepdims=True)
 
 def _ripples(r, n, stop):

@@ -32,10 +32,10 @@ def plain(text):
     "`text` so that neither Markdown nor HTML sees anything in it: for names and messages that come from files."
     return re.sub(r'([\\`*_{}\[\]()#+!|~$])', r'\\\1', html.escape(str(text), quote=False))
 
-# %% ../nbs/12_report.ipynb #e1a73efb
+# %% ../nbs/12_report.ipynb #6b3b8735
 def describe(suite):
-    "A sentence on the data of `suite`, to stand wherever its figures stand."
-    data, profile = suite.rsplit('-', 1)
+    "A sentence on the data of `suite` (or of its first word alone), to stand wherever its figures stand."
+    data, _, profile = suite.partition('-')
     what = {'synthetic': 'Made-up terrain of the same layout as the course\'s file: it shows that everything works, not how well a system does on Mars.',
             'ai4mars': 'Real terrain seen by Curiosity, from AI4Mars, in the layout of the course\'s file. It is not that file, so these figures compare systems trained here, not with a reported score.',
             'mars': 'The course\'s own file.'}.get(data, f'The data file {data}.')
@@ -70,18 +70,20 @@ def suites(records):
     if records.empty: raise MarsError('no records yet; make some with: marsnb train RECIPE')
     return list(records.suite.unique())
 
-# %% ../nbs/12_report.ipynb #c78d6b1c
+# %% ../nbs/12_report.ipynb #b0c7391e
 def reported(path=ROOT/'book'/'reported.yml'):
     "What the teams reported, a table of team, row, metric, part, value and source."
     return pd.DataFrame(yaml.safe_load(Path(path).read_text()), columns=['team', 'row', 'metric', 'part', 'value', 'source'])
 
 def compare(records, reported):
     "For each row of `records` (one suite): the team's headline figure, ours as the mean over seeds, seeds, parameters, minutes; best test miou first."
-    head = reported.drop_duplicates(['team', 'row']).rename(columns={'value': 'reported', 'metric': 'their metric', 'part': 'their part'}).drop(columns='source')
+    head = reported.drop_duplicates(['team', 'row']).rename(columns={'value': 'reported'})
+    head = head.assign(**{'reported as': head.metric.where(head.metric == head.part, head.metric + ', ' + head.part)})[['team', 'row', 'reported', 'reported as']]
     ours = records.groupby(['team', 'row'], as_index=False).agg(**{'test miou': ('test miou', 'mean'), 'test score': ('test score', 'mean'), 'val miou': ('val miou', 'mean'),
                                                                 'seeds': ('seed', 'nunique'), 'parameters': ('parameters', 'mean'), 'minutes': ('seconds', lambda s: s.mean() / 60)})
     table = ours.merge(head, 'left', ['team', 'row']).sort_values('test miou', ascending=False, ignore_index=True)
-    return table[['team', 'row', 'reported', 'their metric', 'their part', 'test miou', 'test score', 'val miou', 'seeds', 'parameters', 'minutes']].assign(team=table.team.map(lambda t: TEAMS.get(t, t)))
+    names = {'team': table.team.map(lambda t: TEAMS.get(t, t)), 'row': table.row.str.replace('_', ' ')}
+    return table[['team', 'row', 'reported', 'test miou', 'test score', 'val miou', 'seeds', 'parameters', 'minutes', 'reported as']].assign(**names)
 
 # %% ../nbs/12_report.ipynb #4ac833b5
 def per_class(records):
