@@ -129,6 +129,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'marsnb.convert': { 'marsnb.convert._block': ('convert.html#_block', 'marsnb/convert.py'),
                                 'marsnb.convert._label': ('convert.html#_label', 'marsnb/convert.py'),
                                 'marsnb.convert._named': ('convert.html#_named', 'marsnb/convert.py'),
+                                'marsnb.convert._nearest': ('convert.html#_nearest', 'marsnb/convert.py'),
                                 'marsnb.convert._numbered': ('convert.html#_numbered', 'marsnb/convert.py'),
                                 'marsnb.convert._read': ('convert.html#_read', 'marsnb/convert.py'),
                                 'marsnb.convert._string': ('convert.html#_string', 'marsnb/convert.py'),
