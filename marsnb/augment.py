@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['NAMES', 'BLUR', 'EMBOSS', 'FEATHER', 'resample', 'Augment', 'pipeline', 'reseed', 'flips', 'rotation', 'zoom',
            'shear', 'translation', 'pixel_shift', 'cyclic_shift', 'elastic', 'brightness', 'contrast', 'gamma', 'noise',
-           'blur', 'sharpen', 'emboss', 'cutout', 'cutmix', 'rock_cutmix', 'rock_paste', 'rock_zoom', 'enlarge']
+           'blur', 'sharpen', 'emboss', 'cutout', 'cutmix', 'rock_cutmix', 'rock_paste', 'rock_zoom', 'compiled',
+           'enlarge']
 
 # %% ../nbs/02_augment.ipynb #d8c2e056
 import sys
@@ -276,9 +277,9 @@ def rock_zoom(strength):
         return x, y, [ops.where(has, near(t, s, n), t) for t, s, n in zip(at or _grid(x), _spot(y, r), x.shape[1:3])]
     return step
 
-# %% ../nbs/02_augment.ipynb #7fd1c6af
-def _compiled(layer, shape, channels=1):
-    "A model that is `layer`, for bytes in and bytes out."
+# %% ../nbs/02_augment.ipynb #bdf92652
+def compiled(layer, shape, channels=1):
+    "A Keras model that is `layer`, for bytes in and bytes out: images (b, h, w, 1) and masks (b, h, w); `predict` runs it compiled."
     x, y = keras.Input((*shape, channels), dtype='uint8'), keras.Input(shape, dtype='uint8')
     out = layer({'images': ops.cast(x, 'float32'), 'segmentation_masks': y})
     return keras.Model([x, y], [ops.cast(ops.round(out['images']), 'uint8'), out['segmentation_masks']])
@@ -290,7 +291,7 @@ def enlarge(images, masks, copies, augment, seed=0, batch=128):
     ids = rng(seed, 'enlarge').permutation(ids)
     x, y = np.concatenate([images, images[ids]]), np.concatenate([masks, masks[ids]])
     if len(ids):
-        model = _compiled(pipeline(augment, seed), images.shape[1:])
+        model = compiled(pipeline(augment, seed), images.shape[1:])
         for i in range(len(images), len(x), 16 * batch):
             new = slice(i, i + 16 * batch)
             a, y[new] = model.predict([x[new, ..., None], y[new]], batch_size=batch, verbose=0)

@@ -24,7 +24,7 @@ def overlay(ax, image, mask, alpha=.35, title=None):
     ax.imshow(np.float32(image)[..., None] / 255 * (1 - tint) + colours[mask] * tint)
     ax.set_title(title, fontsize=8); ax.axis('off')
 
-# %% ../nbs/01a_explore.ipynb #c1968abc
+# %% ../nbs/01a_explore.ipynb #dec5cf86
 def distribution(sets):
     "A long table for `sets`, a mapping from a name to masks (n, h, w): set, class, its share of all pixels, and the share of the tiles with at least 1 % of it."
     parts = [shares(m)[['pixels', 'tiles with 1 %']].div([1, len(m)]).reset_index().assign(set=name) for name, m in sets.items()]
@@ -36,7 +36,8 @@ def plot_distribution(sets):
     fig, axs = plt.subplots(1, 2, figsize=(7.6, 2.4), layout='constrained')
     for ax, what in zip(axs, ('pixels', 'tiles with 1 %')):
         sns.barplot(table, x='class', y=what, hue='set', ax=ax, palette='crest')
-        ax.set(yscale='log', ylim=(3e-4, 1), xlabel=None, ylabel=f'share of {what}'); ax.tick_params(axis='x', rotation=20); ax.legend(frameon=False, fontsize=7)
+        ax.set(yscale='log', ylim=(3e-4, 1), xlabel=None, ylabel=f'share of {what}'); ax.tick_params(axis='x', rotation=20); ax.get_legend().remove()
+    fig.legend(*axs[0].get_legend_handles_labels(), loc='outside upper center', ncols=len(sets), frameon=False, fontsize=8)
     return fig
 
 # %% ../nbs/01a_explore.ipynb #811ff7be
