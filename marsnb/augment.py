@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['NAMES', 'BLUR', 'EMBOSS', 'FEATHER', 'resample', 'Augment', 'pipeline', 'reseed', 'flips', 'rotation', 'zoom',
            'shear', 'translation', 'pixel_shift', 'cyclic_shift', 'elastic', 'brightness', 'contrast', 'gamma', 'noise',
-           'blur', 'sharpen', 'emboss', 'cutout', 'cutmix', 'rock_cutmix', 'rock_paste', 'enlarge']
+           'blur', 'sharpen', 'emboss', 'cutout', 'cutmix', 'rock_cutmix', 'rock_paste', 'rock_zoom', 'compiled',
+           'enlarge']
 
 # %% ../nbs/02_augment.ipynb #d8c2e056
 import sys
@@ -55,9 +56,9 @@ class Augment(keras.layers.Layer):
 
     def compute_output_spec(self, data): return {k: keras.KerasTensor(v.shape, v.dtype) for k, v in data.items()}
 
-# %% ../nbs/02_augment.ipynb #ec5d4643
+# %% ../nbs/02_augment.ipynb #5e524a07
 NAMES = ('flips', 'rotation', 'zoom', 'shear', 'translation', 'pixel_shift', 'cyclic_shift', 'elastic',
-         'brightness', 'contrast', 'gamma', 'noise', 'blur', 'sharpen', 'emboss', 'cutout', 'cutmix', 'rock_cutmix', 'rock_paste')
+         'brightness', 'contrast', 'gamma', 'noise', 'blur', 'sharpen', 'emboss', 'cutout', 'cutmix', 'rock_cutmix', 'rock_paste', 'rock_zoom')
 
 # %% ../nbs/02_augment.ipynb #538984c1
 def pipeline(augment, seed=0):
@@ -229,31 +230,36 @@ def cutmix(strength):
         return *_paste(x, y, ops.roll(x, 1, 0), ops.roll(y, 1, 0), box, box), at
     return step
 
-# %% ../nbs/02_augment.ipynb #b0b97283
-def _rocks(y, r):
-    "For each tile: the number in the batch of a tile with big rock (any, where there is none), whether it has some (b, 1, 1), and row and column of one of its rocky pixels."
+# %% ../nbs/02_augment.ipynb #80cb5a73
+def _spot(y, r):
+    "Row and column, each (b, 1, 1), of one of the big-rock pixels of each mask `y`; anywhere where there is none."
     b, (h, w) = ops.shape(y)[0], y.shape[1:]
-    rock = ops.cast(ops.equal(y, 4), 'float32')
-    rocky = ops.max(rock, (1, 2))
+    draw = ops.cast(ops.equal(y, 4), 'float32') * keras.random.uniform((b, h, w), .1, 1., seed=r)
+    i = ops.argmax(ops.reshape(draw, (b, h * w)), 1)[:, None, None]
+    return [ops.cast(t, 'float32') for t in (i // w, i % w)]
+
+def _donors(y, r):
+    "For each tile the number of a tile of the batch with big rock (any, where there is none), and 1 if it has some, else 0 (b, 1, 1)."
+    b = ops.shape(y)[0]
+    rocky = ops.cast(ops.any(ops.equal(y, 4), (1, 2)), 'float32')
     donor = ops.argmax(rocky[None] * keras.random.uniform((b, b), .1, 1., seed=r), 1)
-    spot = ops.argmax(ops.reshape(ops.take(rock, donor, 0) * keras.random.uniform((b, h, w), .1, 1., seed=r), (b, h * w)), 1)[:, None, None]
-    return donor, ops.take(rocky, donor, 0)[:, None, None], [ops.cast(t, 'float32') for t in (spot // w, spot % w)]
+    return donor, ops.take(rocky, donor, 0)[:, None, None]
 
 def rock_cutmix(strength):
     "As `cutmix`, but the rectangle lies around a big rock of some tile of the batch; nothing happens in a batch without."
     def step(x, y, at, r):
-        donor, has, centre = _rocks(y, r)
-        box = _box(x, r, centre) * has * ops.cast(_each(x, r, 0.) < strength, 'float32')
+        donor, has = _donors(y, r)
+        box = _box(x, r, _spot(ops.take(y, donor, 0), r)) * has * ops.cast(_each(x, r, 0.) < strength, 'float32')
         return *_paste(x, y, ops.take(x, donor, 0), ops.take(y, donor, 0), box, box), at
     return step
 
-# %% ../nbs/02_augment.ipynb #5f2ea138
+# %% ../nbs/02_augment.ipynb #59c4f23f
 FEATHER = np.outer([1, 2, 3, 2, 1], [1, 2, 3, 2, 1]) / 81
 
 def rock_paste(strength):
     "The big rocks of some tile of the batch, moved by up to a quarter of the tile and with soft edges, are put into a share `strength` of the tiles (Ghiasi et al., CVPR 2021, with one class)."
     def step(x, y, at, r):
-        donor, has, _ = _rocks(y, r)
+        donor, has = _donors(y, r)
         away = [t + ops.round(n / 4 * _each(x, r)) for t, n in zip(_grid(x), x.shape[1:3])]
         x2, y2 = resample(ops.take(x, donor, 0), ops.take(y, donor, 0), away)
         rock = ops.cast(ops.equal(y2, 4), 'float32') * has * ops.cast(_each(x, r, 0.) < strength, 'float32')
@@ -261,9 +267,19 @@ def rock_paste(strength):
         return *_paste(x, y, x2, y2, soft, rock), at
     return step
 
-# %% ../nbs/02_augment.ipynb #7fd1c6af
-def _compiled(layer, shape, channels=1):
-    "A model that is `layer`, for bytes in and bytes out."
+# %% ../nbs/02_augment.ipynb #aeedbc18
+def rock_zoom(strength):
+    "Zoom in on a big rock of the tile by a factor of up to 1 + `strength`; tiles without stay. To be named after the other geometric steps: its rock is sought where it was before them."
+    def step(x, y, at, r):
+        f = (1 + strength) ** -_each(x, r, 0.)
+        has = ops.any(ops.equal(y, 4), (1, 2), keepdims=True)
+        near = lambda t, spot, n: ops.clip(spot - f * (n - 1) * _each(x, r, .2, .8), 0., (1 - f) * (n - 1)) + f * t  # the window stays inside
+        return x, y, [ops.where(has, near(t, s, n), t) for t, s, n in zip(at or _grid(x), _spot(y, r), x.shape[1:3])]
+    return step
+
+# %% ../nbs/02_augment.ipynb #bdf92652
+def compiled(layer, shape, channels=1):
+    "A Keras model that is `layer`, for bytes in and bytes out: images (b, h, w, 1) and masks (b, h, w); `predict` runs it compiled."
     x, y = keras.Input((*shape, channels), dtype='uint8'), keras.Input(shape, dtype='uint8')
     out = layer({'images': ops.cast(x, 'float32'), 'segmentation_masks': y})
     return keras.Model([x, y], [ops.cast(ops.round(out['images']), 'uint8'), out['segmentation_masks']])
@@ -275,7 +291,7 @@ def enlarge(images, masks, copies, augment, seed=0, batch=128):
     ids = rng(seed, 'enlarge').permutation(ids)
     x, y = np.concatenate([images, images[ids]]), np.concatenate([masks, masks[ids]])
     if len(ids):
-        model = _compiled(pipeline(augment, seed), images.shape[1:])
+        model = compiled(pipeline(augment, seed), images.shape[1:])
         for i in range(len(images), len(x), 16 * batch):
             new = slice(i, i + 16 * batch)
             a, y[new] = model.predict([x[new, ..., None], y[new]], batch_size=batch, verbose=0)

@@ -26,7 +26,7 @@ def _named(folder):
     "The pictures in `folder` by their stem, which is that of the frame: masks say MXY or RNG where frames say EDR. Empty where there is no such folder."
     return {re.sub('(MXY|RNG)_', 'EDR_', p.stem): p for p in sorted(folder.glob('*')) if p.suffix.lower() in ('.png', '.jpg', '.jpeg')}
 
-# %% ../nbs/01c_convert.ipynb #ed9f9a73
+# %% ../nbs/01c_convert.ipynb #dc680d8b
 def _read(path):
     "The picture at `path`, grey (h, w) uint8."
     data = path.read_bytes()
@@ -45,7 +45,12 @@ def _label(frame, label, hide):
     for m in hide: y[cv2.resize(_read(m), y.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0] = 0
     return y
 
-# %% ../nbs/01c_convert.ipynb #5c5a89f6
+def _nearest(y, high, wide):
+    "Labels `y` (h, w) at the centres of `high` x `wide` pixels; of two equally near the upper left one. (OpenCV's nearest takes the corner of the pixel, half a tile pixel off.)"
+    rows, cols = (np.int64(np.ceil((np.arange(n) + .5) * m / n)) - 1 for n, m in zip((high, wide), y.shape))
+    return y[rows[:, None], cols]
+
+# %% ../nbs/01c_convert.ipynb #69409b26
 def tiles_of(frame, label=None, hide=()):
     """The tiles of one frame: images and masks, each (k, 64, 128) uint8, from top to bottom; masks None without a `label`. `frame`, `label` and `hide` are paths.
     The frame is averaged over areas to 128 columns (1024 x 1024: an upper and a lower tile), labels are those nearest to each pixel's centre. Raises `MarsError` for a broken file."""
@@ -53,8 +58,9 @@ def tiles_of(frame, label=None, hide=()):
     high = round(TILE[1] * x.shape[0] / x.shape[1])
     whole = high // TILE[0] * TILE[0]  # what is left over below is cut off, not squeezed in
     if not whole: raise MarsError(f'{frame.name}: {x.shape[0]} x {x.shape[1]} is too flat for a tile')
-    cut = lambda a, how: cv2.resize(a, (TILE[1], high), interpolation=how)[:whole].reshape(-1, *TILE)
-    return cut(x, cv2.INTER_AREA), None if label is None else cut(_label(x, label, hide), cv2.INTER_NEAREST_EXACT)
+    images = np.rint(cv2.resize(np.float32(x), (TILE[1], high), interpolation=cv2.INTER_AREA)).astype(np.uint8)
+    cut = lambda a: a[:whole].reshape(-1, *TILE)
+    return cut(images), None if label is None else cut(_nearest(_label(x, label, hide), high, TILE[1]))
 
 # %% ../nbs/01c_convert.ipynb #aee974c1
 def frames_of(folder):
