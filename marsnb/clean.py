@@ -76,11 +76,11 @@ def plant(tiles, drawing, ids, jitter=0, seed=0):
         images[i], masks[i] = np.where(d, np.clip(grey, 0, 255), images[i]), d
     return images, masks
 
-# %% ../nbs/01b_clean.ipynb #c97d500e
+# %% ../nbs/01b_clean.ipynb #71f9b309
 def embed(images, masks, seed=0):
     "The tiles as points (n, 2), alike ones close: t-SNE (van der Maaten and Hinton 2008) of `unlikeness`."
     d = unlikeness(images, masks)
-    return TSNE(metric='precomputed', init='random', perplexity=min(30, (len(d) - 1) / 3), random_state=seed).fit_transform(d)
+    return TSNE(metric='precomputed', init='random', perplexity=min(30, (len(d) - 1) / 3), max_iter=500, random_state=seed).fit_transform(d)
 
 # %% ../nbs/01b_clean.ipynb #039fd116
 def single_class(masks):
