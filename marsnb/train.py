@@ -53,7 +53,7 @@ class Confusion(keras.metrics.Metric):
         per_class = iou(cm, ops)
         return {f.__name__: f(cm, ops) for f in SUMMARY} | {f'iou_{k}': per_class[k] for k in range(1, self.n_classes)}
 
-# %% ../nbs/09_train.ipynb #9de5dfb1
+# %% ../nbs/09_train.ipynb #b1605d6c
 class Resident(keras.Model):
     "Trains `net` on `images` and `masks` (uint8, (n, h, w)) kept on the device; `augment` maps a dict of images and segmentation_masks."
 
@@ -73,7 +73,7 @@ class Resident(keras.Model):
         x = ops.cast(ops.take(self.images, ids, axis=0), 'float32')[..., None]
         y = ops.cast(ops.take(self.masks, ids, axis=0), 'int32')
         if training and self.augment:
-            both = self.augment({'images': x, 'segmentation_masks': y}, training=True)
+            both = self.augment({'images': x, 'segmentation_masks': y})
             x, y = both['images'], both['segmentation_masks']
         return y, self.net(x / 255, training=training)
 

@@ -1,5 +1,5 @@
 "The notebooks are in step with the package, pass, and the project's files agree with each other."
-import ast, importlib.metadata, re, shutil, subprocess, sys
+import ast, importlib.metadata, os, re, shutil, subprocess, sys
 
 import nbformat, pytest, yaml
 from packaging.requirements import Requirement
