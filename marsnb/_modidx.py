@@ -304,6 +304,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'marsnb.report.put': ('report.html#put', 'marsnb/report.py'),
                                'marsnb.report.records': ('report.html#records', 'marsnb/report.py'),
                                'marsnb.report.reported': ('report.html#reported', 'marsnb/report.py'),
+                               'marsnb.report.setup': ('report.html#setup', 'marsnb/report.py'),
                                'marsnb.report.shares': ('report.html#shares', 'marsnb/report.py'),
                                'marsnb.report.stage': ('report.html#stage', 'marsnb/report.py'),
                                'marsnb.report.suites': ('report.html#suites', 'marsnb/report.py'),

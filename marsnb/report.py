@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEAMS', 'BOOK', 'PAGES', 'title', 'plain', 'describe', 'tidy', 'shares', 'records', 'suites', 'reported', 'compare',
            'per_class', 'certainty', 'findings', 'commands', 'versions', 'plot_history', 'tile_accuracy', 'gallery',
-           'plot_ladder', 'digest_of', 'put', 'chapter', 'toc', 'stage', 'build']
+           'plot_ladder', 'digest_of', 'put', 'chapter', 'toc', 'stage', 'setup', 'build']
 
 # %% ../nbs/12_report.ipynb #7bb8ab01
 import hashlib, html, json, os, re, shutil, subprocess, sys
@@ -216,6 +216,15 @@ def _copy(a, b):
     if not b.exists() or a.read_bytes() != b.read_bytes():
         b.parent.mkdir(parents=True, exist_ok=True); shutil.copyfile(a, b)
     return b
+
+# %% ../nbs/12_report.ipynb #0344e021
+def setup(app):
+    "What Sphinx calls of this extension: no page loads Thebe, whose scripts lie outside, nor any other inline script twice."
+    def scripts(app, page, template, context, doctree):
+        kept = {(str(f.filename), f.attributes.get('body')): f for f in context['script_files']}
+        context['script_files'] = [f for (name, body), f in kept.items() if 'thebe' not in f'{name}{body}'.lower()]
+    app.connect('html-page-context', scripts)
+    return {'parallel_read_safe': True, 'parallel_write_safe': True}
 
 # %% ../nbs/12_report.ipynb #8b8674c9
 def build(table=None):
