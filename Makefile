@@ -33,7 +33,7 @@ bench: setup             ## speed and memory as ratios, measured side by side
 	$(V)/python -m marsnb.bench
 
 lock:                    ## write requirements.lock anew from what is installed here
-	$(V)/python -m pip freeze --exclude-editable --exclude marsnb | sed -E '/^(pip|setuptools|wheel)==/d' | LC_ALL=C sort -f > requirements.lock
+	$(V)/python -m pip freeze --all --exclude-editable --exclude marsnb --exclude pip | LC_ALL=C sort -f > requirements.lock
 
 clean:
 	rm -rf .venv runs book/_build build *.egg-info
