@@ -261,13 +261,13 @@ def _check(name, shape, n_classes, widths, patch):
         raise MarsError(f'{name}: {len(widths)} widths need sides divisible by {stride}, not {h}x{w}; '
                         f'take {" or ".join("x".join(map(str, s)) for s in sizes)}, or fewer widths')
 
-# %% ../nbs/03_blocks.ipynb #20c9a89e
+# %% ../nbs/03_blocks.ipynb #14c1013d
 def architecture(build):
     "Decorator for `build(shape, n_classes, widths, ...) -> input, logits`: refuse in one line, before any layer is built, what does not fit; else the model."
     sig = inspect.signature(build)
-    name, known = build.__name__, {**{k: p.default for k, p in sig.parameters.items()}, 'l2': 0}
+    known = {**{k: p.default for k, p in sig.parameters.items()}, 'l2': 0}
     @functools.wraps(build)
-    def checked(shape, n_classes, widths=known['widths'], *, l2=0, **own):
+    def checked(shape, n_classes, widths=known['widths'], *, l2=0, name=build.__name__, **own):
         for k, v in own.items():
             if k not in known: raise MarsError(f'{name} has no argument {k}; did you mean {nearest(k, known)}?')
             if callable(known[k]) and not callable(v): raise MarsError(f'{name}: {k} must be a function, not {v!r}')
@@ -291,46 +291,48 @@ def penalise(model, rate):
     copy.set_weights(model.get_weights())
     return copy
 
-# %% ../nbs/03_blocks.ipynb #aa883ec9
+# %% ../nbs/03_blocks.ipynb #af357787
 def sketch(model, ax):
     "Draw `model` on `ax`: a bar for each convolution and join, as tall as it has channels (log), on the line of its resolution; arcs are skips."
-    at, bars = {}, []
+    at, bars, joins = {}, [], (layers.Concatenate, layers.Add)  # the bar that each tensor comes from; the line of each bar
     for op in model.operations:
         out, ins = op.output, op.input if isinstance(op.input, list) else [op.input]
-        i = max([at[id(t)] for t in ins if id(t) in at], default=-1)
-        if isinstance(out, list) or len(out.shape) != 4: continue
-        if hasattr(op, 'kernel_size') and max(op.kernel_size) > 1 and out.shape[1] > 1 or isinstance(op, layers.Concatenate) or not bars:
-            level = math.log2(model.input_shape[1] / out.shape[1])
-            for j in {at[id(t)] for t in ins if id(t) in at}:
-                rad = -.15 if len(bars) - j > 2 else 0
-                ax.annotate('', (len(bars), -level), (j, bars[j]), arrowprops={'arrowstyle': '-', 'color': '.6', 'lw': .7, 'connectionstyle': f'arc3,rad={rad}'})
-            i = len(bars); bars.append(-level)
+        if isinstance(out, list): continue
+        js = [at[id(t)] for t in ins if id(t) in at]
+        i, maps = len(bars), len(out.shape) == 4 and out.shape[1] > 1
+        if maps and (max(getattr(op, 'kernel_size', [1])) > 1 or isinstance(op, joins)) or not bars:
+            bars.append(-math.log2(model.input_shape[1] / out.shape[1]))
+            for j in {*js}:
+                arrow = {'arrowstyle': '-', 'color': '.6', 'lw': .7, 'connectionstyle': f'arc3,rad={-.15 if i - j > 2 else 0}'}
+                ax.annotate('', (i, bars[i]), (j, bars[j]), arrowprops=arrow)
             height = .07 * math.log2(out.shape[-1] + 1)
-            ax.bar(i, height, .8, -level - height / 2, color='#d55e00' if isinstance(op, layers.Concatenate) else '#0072b2', zorder=2)
+            ax.bar(i, height, .8, bars[i] - height / 2, color='#d55e00' if isinstance(op, joins) else '#0072b2', zorder=2)
+        else: i = js[0] if type(op).__name__ == 'Multiply' or not maps else max(js)  # a weighed map comes from the map
         at[id(out)] = i
     ax.set(yticks=sorted({*bars}), yticklabels=[f'1/{round(2 ** -b)}' for b in sorted({*bars})], xticks=[])
     ax.set_title(f'{model.name}: {model.count_params():,} parameters', fontsize=9)
     ax.spines[:].set_visible(False)
     ax.set_ylim(min(bars) - .6, 1)
 
-# %% ../nbs/03_blocks.ipynb #2e69c307
-def smoke(model, tiles, epochs=10):
-    "Train `model` for a moment (gradient descent, plain cross-entropy, batches of 8) on `tiles`; the loss of each epoch."
+# %% ../nbs/03_blocks.ipynb #f5fd0770
+def smoke(model, tiles, epochs=12):
+    "Train `model` for a moment (gradient descent, plain cross-entropy, batches of 4) on `tiles`; the loss of each epoch."
     n = len(model.outputs)
     ce = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     jit = keras.backend.backend() != 'tensorflow'  # XLA would take longer to compile than such a training takes
-    model.compile(keras.optimizers.SGD(.3), ce if n == 1 else [ce] * n, jit_compile=jit)
+    model.compile(keras.optimizers.SGD(.2), ce if n == 1 else [ce] * n, jit_compile=jit)
     x, y = tiles.images[..., None] / np.float32(255), tiles.masks
-    return model.fit(x, y if n == 1 else [y] * n, batch_size=8, epochs=epochs, verbose=0).history['loss']
+    return model.fit(x, y if n == 1 else [y] * n, batch_size=4, epochs=epochs, verbose=0).history['loss']
 
-def portrait(model, **options):
-    "Sketch of `model` and what it says of a tile of the synthetic Mars that it has not seen, after a moment's training on 16 others."
-    tiles = synthetic(17, 1)
-    smoke(model, tiles._replace(images=tiles.images[:16], masks=tiles.masks[:16]), **options)
-    out = model(tiles.images[16:, ..., None] / np.float32(255), training=False)
+def portrait(model, tile=8, **options):
+    "Sketch of `model` and what it says of one `tile` of the synthetic Mars after a moment's training on 24 others."
+    tiles = synthetic(25, 1)
+    image, mask = tiles.images[tile], tiles.masks[tile]
+    smoke(model, tiles._replace(images=np.delete(tiles.images, tile, 0), masks=np.delete(tiles.masks, tile, 0)), **options)
+    out = model(image[None, ..., None] / np.float32(255), training=False)
     fig, axs = plt.subplots(1, 4, figsize=(11, 1.9), layout='constrained', width_ratios=[3, 1, 1, 1])
     sketch(model, axs[0])
-    show_image(axs[1], tiles.images[16], 'image'); show_mask(axs[2], tiles.masks[16], 'truth')
+    show_image(axs[1], image, 'image'); show_mask(axs[2], mask, 'truth')
     show_mask(axs[3], np.argmax(out[0] if isinstance(out, list) else out, -1)[0], 'prediction')
     return fig
 

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['fuse', 'double_unet', 'cascade']
 
-# %% ../../nbs/06a_models.double.ipynb #5a8f757c
+# %% ../../nbs/06a_models.double.ipynb #b61e701e
+import functools
+
 import keras
 from keras import ops
 
@@ -19,13 +21,13 @@ def fuse(macro, micro):
     strong = [conv(x, ch, 1, norm=None, act='sigmoid') for x in (macro, micro)]
     return gate_add(macro * (1 + strong[1]), conv(micro, ch, 1) * (1 + strong[0]))
 
-# %% ../../nbs/06a_models.double.ipynb #eadaeb37
+# %% ../../nbs/06a_models.double.ipynb #42566cde
 def _large(x, ch):
     "Block of the micro network: few, large filters."
     return double(x, ch, (7, 5))
 
 @architecture
-def double_unet(shape, n_classes, widths=(32, 64, 128, 256), block=dilated, bridge=None, micro=None, micro_block=_large, micro_bridge=None):
+def double_unet(shape, n_classes, widths=(32, 64, 128, 256), block=functools.partial(dilated, rates=(2, 4, 8)), bridge=None, micro=None, micro_block=_large, micro_bridge=None):
     "Cortex Creators' double U-Net: a deep macro network (`widths`, `block`, `bridge`) and a shallow `micro` one with large filters, fused."
     micro = micro or (max(widths[0] // 2, 1), widths[0])[-len(widths):]
     if not 0 < len(micro) <= len(widths): raise MarsError(f'double_unet: micro needs 1 to {len(widths)} widths, as widths has, not {micro}')

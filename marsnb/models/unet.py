@@ -22,19 +22,19 @@ def unet(shape, n_classes, widths=(32, 64, 128), block=double, bridge=None, gate
     x = decode(fs, block, gate, merge, up)
     return inp, head(sew(x, patch) if patch > 1 else x, n_classes)
 
-# %% ../../nbs/04_models.unet.ipynb #f7c55108
+# %% ../../nbs/04_models.unet.ipynb #b6c38505
 def attention_unet(shape, n_classes, widths=(32, 64, 128, 256), **own):
     "Attention U-Net (arXiv 1804.03999): `unet` with an attention gate on every skip."
-    return unet(shape, n_classes, widths, **{'gate': attn_gate} | own)
+    return unet(shape, n_classes, widths, **{'gate': attn_gate, 'name': 'attention_unet'} | own)
 
-# %% ../../nbs/04_models.unet.ipynb #295983db
+# %% ../../nbs/04_models.unet.ipynb #e4e47632
 def gated_unet(shape, n_classes, widths=(32, 64, 128, 256), **own):
     "Gated U-Net (aaa000, Hendrix): `unet` whose joins are weighed, feature by feature; `merge=gate_add` for sums."
-    return unet(shape, n_classes, widths, **{'merge': gate_cat} | own)
+    return unet(shape, n_classes, widths, **{'merge': gate_cat, 'name': 'gated_unet'} | own)
 
-# %% ../../nbs/04_models.unet.ipynb #407739a9
+# %% ../../nbs/04_models.unet.ipynb #7302371d
 def small_se(shape, n_classes, widths=(32, 64, 128), **own):
     "Small U-Net (0.48 million parameters) with squeeze and excitation at the bottleneck."
     block = functools.partial(double, use_bias=True)
     bridge = functools.partial(block, after=[functools.partial(se, bias=True)])
-    return unet(shape, n_classes, widths, **{'block': block, 'bridge': bridge} | own)
+    return unet(shape, n_classes, widths, **{'block': block, 'bridge': bridge, 'name': 'small_se'} | own)
