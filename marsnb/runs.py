@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device', 'environment', 'read',
-           'finished', 'execute', 'writable']
+           'finished', 'resident', 'trained', 'with_pseudo_labels', 'combined', 'measured', 'execute', 'writable']
 
-# %% ../nbs/11a_runs.ipynb #ee81a32b
+# %% ../nbs/11a_runs.ipynb #3ec2a310
 import dataclasses, json, os, platform, subprocess
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from . import metrics, recipes
-from .core import MarsError, ROOT, atomic, data_path, peak_memory
+from .core import MarsError, ROOT, atomic, data_path, peak_memory, pick, rng
 from .data import fingerprint
 
 # %% ../nbs/11a_runs.ipynb #de74c224
@@ -73,7 +73,7 @@ def environment(sha256):
     packages = {p: v for p in ('marsnb', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'numpy', 'scikit-learn', 'opencv-python-headless') if (v := _version(p))}
     return {'data_sha256': sha256, 'backend': keras.backend.backend(), 'device': device(), 'python': platform.python_version(), 'packages': packages, 'revision': _revision()}
 
-# %% ../nbs/11a_runs.ipynb #0ee8cfe8
+# %% ../nbs/11a_runs.ipynb #56917267
 def read(path):
     "The record in the folder `path`, or None where there is none. Raises `MarsError` where it is broken or of a format not known here."
     path = Path(path)/'record.json'
@@ -87,9 +87,76 @@ def finished(recipe, tiles):
     "The record of `recipe` on `tiles` if that very run is done, else None."
     record = read(folder(recipe))
     same = record and record['digest'] == recipes.digest(recipe) and record['environment']['data_sha256'] == fingerprint(tiles)
+    if same and recipe.members: same = [m['digest'] for m in record['members']] == [recipes.digest(m) for m in recipes.members(recipe)]
     return record if same else None
 
-# %% ../nbs/11a_runs.ipynb #f1c4e2c7
+# %% ../nbs/11a_runs.ipynb #dcae6a43
+def resident(recipe, ready):
+    "The network of `recipe` as the model that trains it on the tiles of `ready`."
+    import keras
+    from marsnb import augment, train
+    train.deterministic(recipe.seed)
+    weights = keras.Variable(recipes.class_weights(recipe, ready.masks[ready.ids] if recipe.weights_from else None), trainable=False, name='class_weights')
+    about = dict(net=recipes.build(recipe), images=ready.images, masks=ready.masks, loss=recipes.loss(recipe, weights), augment=recipes.augmentation(recipe), ema=recipe.ema, class_weights=weights)
+    if not recipe.consistency: return train.Resident(**about)
+    strong = augment.pipeline(recipe.consistency.get('augment', {}), recipe.seed + 1)
+    return train.Consistent(unlabelled=ready.tiles.unlabelled, strong=strong, **about, **{k: v for k, v in recipe.consistency.items() if k != 'augment'})
+
+def trained(recipe, ready):
+    "The network of `recipe` with its best weights, and its history. Goes on where it was interrupted; a finished training is read from its state."
+    from marsnb import train
+    work = workshop(recipe)
+    writable(work)
+    model, epochs = resident(recipe, ready), recipes.epochs(recipe, len(ready.parts.train))
+    same = {k: getattr(recipe, k) for k in ('batch', 'seed', 'optimizer', 'optimizer_args', 'lr', 'schedule_args', 'monitor', 'reduce', 'stop')}
+    history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, schedule=pick(train.SCHEDULES, recipe.schedule, 'schedule'), adaptive=recipe.adaptive or None,
+                        path=_state(recipe, ready.tiles), callbacks=_callbacks(recipe, ready, epochs), **same)
+    return model.net, history
+
+def _state(recipe, tiles): return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(tiles)[:8]}.npz'
+
+def _callbacks(recipe, ready, epochs):
+    "Pictures and TensorBoard, where `recipe` asks for them."
+    from marsnb import train
+    work, varied = workshop(recipe), np.argsort([-len(np.unique(m)) for m in ready.masks[ready.parts.val]], kind='stable')
+    pictures = [train.Pictures(ready.parts.val[varied[:4]], np.linspace(1, epochs, recipe.pictures).round(), work/'pictures.npz')] if recipe.pictures else []
+    if not recipe.tensorboard: return pictures
+    import keras
+    if keras.backend.backend() != 'tensorflow' or not util.find_spec('tensorboard'): raise MarsError('tensorboard: true needs TensorFlow and the package tensorboard; install them or leave the parameter out')
+    return [*pictures, keras.callbacks.TensorBoard(work/'tensorboard', write_graph=False)]
+
+# %% ../nbs/11a_runs.ipynb #44023a12
+def with_pseudo_labels(recipe, ready):
+    "`ready` with unlabelled tiles added, labelled by a network that `recipe` trained without them; and that training's history."
+    from marsnb import infer
+    about = {'drop': .2, 'share': 1.} | recipe.pseudo
+    if set(about) != {'drop', 'share'} or not len(ready.tiles.unlabelled): raise MarsError(f'pseudo: drop and share are known, not {list(recipe.pseudo)}; and the data must hold unlabelled tiles')
+    first = dataclasses.replace(recipe, pseudo={}, epochs=recipes.epochs(recipe, len(ready.parts.train)), out=str(workshop(recipe)/'first'))
+    net, history = trained(first, ready)
+    n = min(round(about['share'] * len(ready.ids)), len(ready.tiles.unlabelled))
+    chosen = np.sort(rng(recipe.seed, 'pseudo').permutation(len(ready.tiles.unlabelled))[:n])
+    labels = infer.pseudo_labels(net, ready.tiles.unlabelled[chosen], about['drop'])
+    images, masks = np.concatenate([ready.images, ready.tiles.unlabelled[chosen]]), np.concatenate([ready.masks, labels])
+    return ready._replace(images=images, masks=masks, ids=np.r_[ready.ids, len(ready.images) + np.arange(n)]), history
+
+# %% ../nbs/11a_runs.ipynb #bef0ab12
+def combined(recipe, ready):
+    "The ensemble of the members of `recipe`, its weights, and the members' records. Weights that the recipe does not give are found on validation tiles."
+    from marsnb import ensemble, infer
+    records, nets = zip(*(_member(r, ready.tiles) for r in recipes.members(recipe)))
+    weights = recipe.member_weights
+    if not weights: weights = ensemble.greedy(np.stack([infer.probabilities(n, ready.tiles.images[ready.parts.val]) for n in nets]), ready.tiles.masks[ready.parts.val]).tolist()
+    return ensemble.ensemble(nets, weights), weights, records
+
+def _member(recipe, tiles):
+    "Record and network of the run `recipe`, which is made where it or its weights are missing."
+    from marsnb import infer
+    best = workshop(recipe)/'best.keras'
+    record = finished(recipe, tiles) if best.exists() else None
+    record = record or execute(recipe, recipes.prepare(recipe))
+    return record, infer.open_model(best)
+
+# %% ../nbs/11a_runs.ipynb #9a257f51
 def _predictions(path, **arrays):
     with atomic(path) as t, open(t, 'wb') as f: np.savez_compressed(f, **arrays)
 
@@ -100,32 +167,61 @@ def _judge(masks, predictions):
 
 UNLABELLED = 1000  # predictions kept of unlabelled tiles, to be scored by whoever has their labels
 
-# %% ../nbs/11a_runs.ipynb #dd5fa065
-def execute(recipe, tiles, parts):
-    "Train `recipe` on `tiles`, measure it on validation and test tiles, write its files and last its record, which is returned. Goes on where it was interrupted."
-    from marsnb import infer, train
-    home, work, sha256 = folder(recipe), workshop(recipe), fingerprint(tiles)
-    state = work/f'state-{recipes.digest(recipe)}-{sha256[:8]}.npz'
+def measured(recipe, ready, net):
+    "What `net` with the views, temperature and post-processing of `recipe` says: the figures of val and test tiles, and the masks of test and unlabelled ones."
+    from marsnb import evaluate, infer
+    tiles, parts, own = ready.tiles, ready.parts, {}
+    net = infer.viewed(net, recipes.views(recipe))
+    if recipe.temperature:
+        own['ece'] = {'before': _ece(net, tiles, parts.test)}
+        own['temperature'] = infer.temperature(net, tiles.images[parts.val], tiles.masks[parts.val])
+        net = infer.calibrated(net, own['temperature'])
+        own['ece']['after'] = _ece(net, tiles, parts.test)
+    said = lambda images: infer.predict(net, images, recipe.predict_background, recipes.post(recipe))
+    masks = {p: said(tiles.images[getattr(parts, p)]) for p in ('val', 'test')}
+    figures = {p: _judge(tiles.masks[getattr(parts, p)], m) for p, m in masks.items()}
+    groups = {} if tiles.groups is None else {'groups': tiles.groups[parts.test]}
+    test = {'predictions': masks['test'], 'tiles': parts.test, 'confusions': evaluate.per_tile(tiles.masks[parts.test], masks['test']).astype(np.uint16), **groups}
+    return figures | own, test, said(tiles.unlabelled[:UNLABELLED])
+
+def _ece(net, tiles, ids):
+    from marsnb import evaluate, infer
+    return float(evaluate.ece(sum(evaluate.reliability(y[None], np.asarray(p)[None])[0] for y, p in zip(tiles.masks[ids], infer.probabilities(net, tiles.images[ids])))))
+
+# %% ../nbs/11a_runs.ipynb #a8d50b63
+def execute(recipe, ready):
+    "Train `recipe` on what `recipes.prepare` made `ready`, measure it, write its files and last its record, which is returned. Goes on where it was interrupted."
+    home, work, about = folder(recipe), workshop(recipe), {}
     writable(home); writable(work)
-    train.deterministic(recipe.seed)
-    net = recipes.build(recipe)
-    settings = {k: getattr(recipe, k) for k in ('batch', 'seed', 'optimizer', 'optimizer_args', 'lr', 'schedule', 'schedule_args', 'monitor', 'reduce', 'stop')}
-    epochs = recipes.epochs(recipe, len(parts.train))
-    history = train.fit(net, tiles.images, tiles.masks, parts, recipes.loss(recipe), recipes.augmentation(recipe), epochs=epochs, path=state, **settings)
-    cost = _cost(net, history, len(parts.train))
-    masks = {p: infer.predict(net, tiles.images[getattr(parts, p)], recipe.predict_background) for p in ('val', 'test')}
-    result = {p: _judge(tiles.masks[getattr(parts, p)], m) for p, m in masks.items()} | {'epochs': len(history), 'best_epoch': train.best_epoch(history, recipe.monitor) + 1}
-    with atomic(work/'best.keras') as t: net.save(t.with_suffix('.keras')); os.replace(t.with_suffix('.keras'), t)
-    with atomic(home/'history.csv') as t: pd.DataFrame(history).drop(columns='seconds', errors='ignore').to_csv(t, index=False)
-    _predictions(home/'test.npz', predictions=masks['test'], tiles=parts.test)
-    if len(tiles.unlabelled): _predictions(home/'unlabelled.npz', predictions=infer.predict(net, tiles.unlabelled[:UNLABELLED], recipe.predict_background))
+    if recipe.members:
+        net, weights, made_of = combined(recipe, ready)
+        about = {'members': [{k: m[k] for k in ('team', 'row', 'seed', 'digest')} | {'weight': w} for m, w in zip(made_of, weights)]}
+        history, cost = [], _cost(net, sum(m['cost']['seconds'] for m in made_of), sum(m['cost']['passes'] for m in made_of))
+    else:
+        before, more = [], ready
+        if recipe.pseudo: more, before = with_pseudo_labels(recipe, ready)
+        net, history = trained(recipe, more)
+        cost = _cost(net, sum(h['seconds'] for h in before + history), len(ready.parts.train) * len(before + history))
+    figures, test, unlabelled = measured(recipe, ready, net)
+    _write(home, work, recipe, net, history, test, unlabelled)
+    from marsnb.train import best_epoch
+    result = figures | {'epochs': len(history), 'best_epoch': best_epoch(history, recipe.monitor) + 1 if history else 0}
     record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe), 'recipe': recipes.differs(recipe),
-              'parts': {k: len(v) for k, v in parts._asdict().items()}, 'result': result, 'cost': cost, 'environment': environment(sha256)}
+              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': cost, 'environment': environment(fingerprint(ready.tiles))}
     with atomic(home/'record.json') as t: t.write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
-    state.unlink(missing_ok=True)
+    _state(recipe, ready.tiles).unlink(missing_ok=True)
     return record
 
-# %% ../nbs/11a_runs.ipynb #53b5effd
+def _write(home, work, recipe, net, history, test, unlabelled):
+    "All files of a run but its record."
+    with atomic(work/'best.keras') as t: net.save(t.with_suffix('.keras')); os.replace(t.with_suffix('.keras'), t)
+    if history:
+        with atomic(home/'history.csv') as t: pd.DataFrame(history).drop(columns='seconds').to_csv(t, index=False)
+    _predictions(home/'test.npz', **test)
+    if len(unlabelled): _predictions(home/'unlabelled.npz', predictions=unlabelled)
+    if recipe.pictures: (home/'pictures.npz').write_bytes((work/'pictures.npz').read_bytes())
+
+# %% ../nbs/11a_runs.ipynb #3cb809e6
 def writable(path):
     "Make the folder `path`; a `MarsError` where nothing can be written there."
     try:
@@ -133,8 +229,6 @@ def writable(path):
         if not os.access(path, os.W_OK): raise PermissionError('no permission')
     except OSError as e: raise MarsError(f'{path}: cannot be written to ({e.strerror or e}); name another folder with out') from None
 
-def _cost(net, history, n_train):
-    "Parameters, seconds of training, training tiles per second and the most memory this process took, in MB."
-    trained = sum(h['seconds'] for h in history)
-    return {'parameters': int(net.count_params()), 'passes': n_train * len(history), 'seconds': round(trained, 1), 'tiles_per_second': round(n_train * len(history) / max(trained, 1e-9), 1),
-            'memory_mb': round(peak_memory() / 2**20)}
+def _cost(net, seconds, passes):
+    "Parameters, tile passes, seconds of training, tiles per second and the most memory this process took, in MB."
+    return {'parameters': int(net.count_params()), 'passes': passes, 'seconds': round(seconds, 1), 'tiles_per_second': round(passes / max(seconds, 1e-9), 1), 'memory_mb': round(peak_memory() / 2**20)}
