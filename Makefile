@@ -17,7 +17,7 @@ setup: .venv/.ready
 	@test ! -d .git || { git config merge.nbdev-merge.name 'resolve conflicts with nbdev_fix'; git config merge.nbdev-merge.driver "$(V)/nbdev_merge %O %A %B %P"; }
 	@touch $@
 
-report: setup            ## run the default sweep, then build the report: book/_build/html/index.html
+report: setup            ## run SWEEP (default: a quick row of each team) in PROFILE, then build the report: book/_build/html/index.html
 	$(V)/marsnb report --profile $(PROFILE) $(SWEEP)
 
 book: setup              ## build the report from the records that are there
@@ -25,6 +25,9 @@ book: setup              ## build the report from the records that are there
 
 test: setup              ## notebooks in step with the package, notebook tests, then what crosses notebooks
 	$(V)/python -m pytest -q tests
+
+soak: setup              ## what is too slow for `make test`: every row end to end, many runs, kills; at most 45 minutes on two cores
+	$(V)/python -m pytest -q -rP --numprocesses 0 -m soak tests
 
 lab: setup               ## JupyterLab, with the project's kernel
 	$(V)/jupyter lab nbs

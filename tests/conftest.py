@@ -9,6 +9,7 @@ BIN = Path(sys.executable).parent
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: 'test_notebooks' not in item.nodeid)  # what takes longest begins first, beside all others
     real = os.environ.get('MARSNB_DATA')
     for item in items:
         if 'real' in item.keywords and not (real and Path(real).exists()):

@@ -1,4 +1,4 @@
-"The notebooks are in step with the package, pass, and the project's files agree with each other."
+"The notebooks are in step with the package, and the project's files agree with each other."
 import ast, importlib.metadata, os, re, shutil, subprocess, sys
 
 import nbformat, pytest, yaml
@@ -16,14 +16,6 @@ def test_package_is_in_step_with_notebooks(tmp_path):
     for command in ('nbdev_export', 'nbdev_clean'): subprocess.run([BIN/command], cwd=copy, check=True, capture_output=True)
     changed = [str(p.relative_to(copy)) for p in copy.rglob('*') if p.is_file() and '__pycache__' not in p.parts and (not (ROOT/p.relative_to(copy)).exists() or p.read_bytes() != (ROOT/p.relative_to(copy)).read_bytes())]
     assert not changed, f'run nbdev_export and nbdev_clean: {changed}'
-
-
-@pytest.mark.parametrize('path', [p for p in tracked('nbs/*.ipynb') if 'experiments' not in p.parts], ids=lambda p: p.stem)
-def test_notebook(path):
-    "On the synthetic Mars: the real file has tests of its own."
-    env = {k: v for k, v in os.environ.items() if k != 'MARSNB_DATA'}
-    r = subprocess.run([BIN/'nbdev_test', '--path', str(path), '--n_workers', '0'], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
-    assert r.returncode == 0, (r.stdout + r.stderr)[-3000:]
 
 
 def test_environment_follows_lock():
@@ -63,17 +55,3 @@ def test_template_and_recipe_have_the_same_fields():
     plain = Recipe()
     assert said == {f.name: (getattr(f.type, '__name__', f.type), getattr(plain, f.name)) for f in dataclasses.fields(Recipe)}
     assert all('  # ' in l for l in cell.source.splitlines() if not l.startswith('#')), 'every parameter is explained'
-
-
-@pytest.mark.parametrize('path', tracked('nbs/experiments/recipes/*.yml'), ids=lambda p: f'{p.parent.name}/{p.stem}')
-def test_recipe_builds(path):
-    from marsnb import recipes
-    recipe = recipes.load(path)
-    assert (recipe.team, recipe.row) == (path.parent.name, path.stem)
-    assert recipes.build(recipe).count_params() > 0 and callable(recipes.loss(recipe))
-
-
-def test_figures_of_the_reports_belong_to_rows():
-    from marsnb import report
-    rows = {(p.parent.name, p.stem) for p in tracked('nbs/experiments/recipes/*.yml')}
-    assert set(zip(*report.reported()[['team', 'row']].values.T)) <= rows

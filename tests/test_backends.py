@@ -1,0 +1,42 @@
+"A recipe under JAX with no TensorFlow to be found, and its network read by TensorFlow."
+import importlib.util, json, os, subprocess, sys
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+
+TRAIN = '''
+import sys
+sys.modules['tensorflow'] = None  # as if it were not installed
+import dataclasses, json, keras, numpy as np
+from marsnb import infer, recipes, runs
+recipe = recipes.Recipe(team='ours', row='tiny', widths=[4], epochs=2, clean=[], out=sys.argv[1], augment={'flips': 1, 'rock_paste': 1}, ema=.9, consistency={'confidence': .3, 'augment': {'cutmix': 1}},
+                        adaptive={'alpha': .1}, losses={'ce': 1, 'lovasz': .5}, schedule='cosine', optimizer_args={'clipnorm': 1.}, tta=['flips'], temperature=True, post=['components'])
+ready = recipes.prepare(recipe)
+parts = ready.parts._replace(train=ready.parts.train[:32], val=ready.parts.val[:8], test=ready.parts.test[:8])
+ready = ready._replace(tiles=ready.tiles._replace(unlabelled=ready.tiles.unlabelled[:8]), parts=parts, ids=parts.train)
+record = runs.execute(recipe, ready)
+assert record['environment']['backend'] == 'jax'
+net = infer.open_model(runs.workshop(recipe)/'best.keras')
+np.save(sys.argv[1] + '/said.npy', infer.probabilities(net, ready.tiles.unlabelled))
+np.save(sys.argv[1] + '/seen.npy', ready.tiles.unlabelled)
+print(json.dumps(record['result']['test']))
+'''
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not importlib.util.find_spec('jax'), reason='JAX is not installed')
+def test_jax_alone(tmp_path):
+    env = {k: v for k, v in os.environ.items() if k != 'MARSNB_DATA'} | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_backend_optimization_level=0'}  # compiled once, run once
+    said = []
+    for place in ('a', 'b'):
+        (tmp_path/place).mkdir()
+        r = subprocess.run([sys.executable, '-c', TRAIN, str(tmp_path/place)], env=env, capture_output=True, text=True)
+        assert r.returncode == 0, r.stderr[-3000:]
+        said.append(json.loads(r.stdout.splitlines()[-1]))
+    assert said[0] == said[1], 'the same seed gives the same figures under JAX, too'
+    from marsnb import infer
+    best, = (tmp_path/'a').rglob('best.keras')
+    with_tf = infer.probabilities(infer.open_model(best), np.load(tmp_path/'a'/'seen.npy'))
+    assert np.abs(with_tf - np.load(tmp_path/'a'/'said.npy')).max() < 1e-5

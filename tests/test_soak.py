@@ -1,0 +1,120 @@
+"What is too slow for `make test`: every row of the reports end to end, in one sweep whose memory is watched; and sweeps that are killed again and again, wherever it hurts. Run by `make soak`."
+import json, os, random, re, signal, subprocess, time
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from conftest import BIN, ROOT
+from marsnb.data import save, synthetic
+from test_sweep import TINY, alive, records, until
+
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture(scope='module')
+def mars(tmp_path_factory):
+    path = tmp_path_factory.mktemp('mars')/'mars.npz'
+    save(path, synthetic(120, 12))
+    return path
+
+
+def start(folder, mars, sweep, *args):
+    "`marsnb sweep` of the mapping `sweep`, with records in `folder` and what it says in `folder`/said."
+    folder.mkdir(exist_ok=True)
+    (folder/'sweep.yml').write_text(yaml.safe_dump(sweep))
+    env = os.environ | {'MARSNB_DATA': str(mars), 'MARSNB_RUNS': str(folder/'runs'), 'MARSNB_SAVE_SECONDS': '0', 'TMPDIR': str(folder/'tmp')}
+    (folder/'tmp').mkdir(exist_ok=True)
+    with open(folder/'said', 'w') as said: return subprocess.Popen([BIN/'marsnb', 'sweep', folder/'sweep.yml', *map(str, args)], cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def family(p):
+    try: return psutil.Process(p.pid).children(recursive=True)
+    except psutil.NoSuchProcess: return []
+
+
+def watched(p, folder):
+    "Wait for `p`; gives [(runs done, {pid: MB})] of the sweep's own process and its workers, once a second, and all processes there were."
+    seen, processes = [], {}
+    while p.poll() is None:
+        members = family(p)
+        processes |= {q.pid: q for q in members}
+        mb = {}
+        for q in [psutil.Process(p.pid), *members]:
+            try:
+                if q.pid == p.pid or q.ppid() == p.pid and 'spawn_main' in ' '.join(q.cmdline()): mb[q.pid] = q.memory_info().rss / 2**20
+            except psutil.Error: pass
+        seen.append((sum(1 for _ in (folder/'runs').rglob('record.json')), mb))
+        time.sleep(1)
+    return seen, list(processes.values())
+
+
+def slope(seen, pid):
+    "MB more for each run, over the later half of the runs."
+    n, mb = np.array([(n, m[pid]) for n, m in seen if pid in m and n >= seen[-1][0] / 2]).T
+    return np.polyfit(n, mb, 1)[0] if np.ptp(n) else 0.
+
+
+def test_every_row(mars, tmp_path):
+    rows = list((ROOT/'nbs'/'experiments'/'recipes').glob('*/*.yml'))
+    p = start(tmp_path, mars, {'recipes': ['*'], 'overrides': [{'epochs': 1}]})
+    seen, processes = watched(p, tmp_path)
+    said = (tmp_path/'said').read_text()
+    assert p.returncode == 0, said[-3000:]
+    found = {(r['team'], r['row']): r for r in records(tmp_path/'runs')}
+    assert {(f.parent.name, f.stem) for f in rows} <= set(found)
+    for r in found.values(): assert 0 <= r['result']['test']['miou'] <= 1 and r['cost']['parameters'] > 0
+    pages = list((tmp_path/'runs').rglob('page.ipynb'))
+    assert len(pages) >= len(rows) and all('image/png' in f.read_text() and '"output_type": "error"' not in f.read_text() for f in pages)
+    until(lambda: not any(map(alive, processes)), 20)
+    left = [f for f in (tmp_path/'tmp').rglob('*') if f.is_file() and 'dask' not in str(f)] + [f for f in (tmp_path/'runs').rglob('*') if f.name.startswith(('.', 'state-', 'failed'))]
+    assert not left, left
+    grows = {pid: slope(seen, pid) for pid in {pid for _, mb in seen[len(seen) // 2:] for pid in mb}}
+    print(f'{len(found)} runs; MB more a run:', {('sweep' if pid == p.pid else f'worker {pid}'): round(s, 2) for pid, s in grows.items()}, 'at the end:', {pid: round(mb) for pid, mb in seen[-2][1].items()})
+    assert all(s < 1 for s in grows.values())
+
+
+def test_killed_again_and_again(mars, tmp_path):
+    "Twelve times something of a sweep is killed, whatever it is: the sweep itself, a worker, a kernel, the process they are forked from. What comes out is what comes out in peace."
+    (tmp_path/'r.yml').write_text(yaml.safe_dump({'team': 'scratch', 'row': 'tiny', **TINY}))
+    sweep = {'recipes': [str(tmp_path/'r.yml')], 'seeds': [0, 1, 2, 3]}
+    assert start(tmp_path/'peace', mars, sweep).wait() == 0
+    chance, kills, p, began = random.Random(0), 0, start(tmp_path/'war', mars, sweep), time.monotonic()
+    processes = {}
+    while kills < 12 and time.monotonic() < began + 600:
+        time.sleep(chance.uniform(4, 12))
+        if p.poll() == 0: break
+        if p.returncode is not None: p = start(tmp_path/'war', mars, sweep)
+        members = family(p)
+        processes |= {q.pid: q for q in members}
+        victim = chance.choice([psutil.Process(p.pid), *members])
+        try: victim.kill(); kills += 1
+        except psutil.NoSuchProcess: pass
+    for _ in range(4):
+        if p.wait(300) != 0: p = start(tmp_path/'war', mars, sweep)
+    assert p.wait() == 0 and kills > 5, (tmp_path/'war'/'said').read_text()[-3000:]
+    assert [r['result'] for r in records(tmp_path/'war')] == [r['result'] for r in records(tmp_path/'peace')] and len(records(tmp_path/'war')) == 4
+    until(lambda: not any(map(alive, processes.values())), 20)
+    assert not [f for f in (tmp_path/'war'/'runs').rglob('.*') if f.is_file()]
+
+
+def test_a_lost_scheduler(mars, tmp_path):
+    "The sweep says so and ends; the next one goes on."
+    (tmp_path/'r.yml').write_text(yaml.safe_dump({'team': 'scratch', 'row': 'tiny', **TINY}))
+    sweep = {'recipes': [str(tmp_path/'r.yml')], 'seeds': [0, 1]}
+    env = os.environ | {'MARSNB_RUNS': str(tmp_path/'runs'), 'MARSNB_SAVE_SECONDS': '0'}
+    dask = lambda *args: subprocess.Popen([BIN/'dask', *args, '--host', '127.0.0.1', '--no-dashboard'], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    scheduler = dask('scheduler', '--port', '0', '--scheduler-file', 's.json')
+    until((tmp_path/'s.json').exists)
+    worker = dask('worker', '--scheduler-file', 's.json', '--nthreads', '1')
+    try:
+        p = start(tmp_path, mars, sweep, '--scheduler', json.loads((tmp_path/'s.json').read_text())['address'])
+        until(lambda: list(tmp_path.rglob('state-*.npz')))
+        scheduler.send_signal(signal.SIGKILL)
+        assert p.wait(120) == 1
+        said = (tmp_path/'said').read_text()
+        assert 'the same command goes on' in said and 'Traceback' not in said, said
+        assert start(tmp_path, mars, sweep).wait() == 0 and len(records(tmp_path)) == 2
+    finally:
+        for q in (scheduler, worker): q.kill(); q.wait()
