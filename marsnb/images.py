@@ -121,8 +121,10 @@ def areas(counts):
 LONGEST = 1280  # pixels on the longer side of the picture
 
 def overlay(image, codes):
-    "Colours uint8 (h, w, 3): the grey `image` under those of its classes; pale with dark stripes where it is not assessed."
-    grey, colours = image[..., None].astype(np.float32), 255 * np.float32([to_rgb(c) for c in PALETTE])
+    "Colours uint8 (h, w, 3): the grey `image`, its contrast stretched, under those of its classes; pale with dark stripes where it is not assessed."
+    low, high = np.percentile(image, (1, 99))
+    grey = np.float32(np.clip((image[..., None] - low) / max(high - low, 1), 0, 1) * 255)
+    colours = 255 * np.float32([to_rgb(c) for c in PALETTE])
     stripes = (np.indices(image.shape).sum(0) % 12 < 3)[..., None]
     return np.uint8(np.where(codes[..., None] < UNSURE, .5 * grey + .5 * colours[codes % N_CLASSES], np.where(stripes, 50, 128 + .5 * grey)))
 
