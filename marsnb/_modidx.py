@@ -58,6 +58,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'marsnb.bench.measure': ('speed.html#measure', 'marsnb/bench.py'),
                               'marsnb.bench.ratios': ('speed.html#ratios', 'marsnb/bench.py')},
             'marsnb.blocks': { 'marsnb.blocks._check': ('blocks.html#_check', 'marsnb/blocks.py'),
+                               'marsnb.blocks._fused': ('blocks.html#_fused', 'marsnb/blocks.py'),
                                'marsnb.blocks._weighed': ('blocks.html#_weighed', 'marsnb/blocks.py'),
                                'marsnb.blocks.architecture': ('blocks.html#architecture', 'marsnb/blocks.py'),
                                'marsnb.blocks.aspp': ('blocks.html#aspp', 'marsnb/blocks.py'),

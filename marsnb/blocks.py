@@ -10,7 +10,7 @@ __all__ = ['batch', 'group', 'layer', 'instance', 'down', 'down_blur', 'up', 'up
            'flops', 'milliseconds']
 
 # %% ../nbs/03_blocks.ipynb #6cea5378
-import functools, inspect, math, time
+import functools, inspect, math, time, types
 
 import keras
 import matplotlib.pyplot as plt
@@ -21,9 +21,22 @@ from .core import MarsError, nearest, show_image, show_mask
 from .data import synthetic
 
 # %% ../nbs/03_blocks.ipynb #9a310512
+def _fused(self, x, training=None, mask=None):
+    "What Keras' batch normalisation computes of x (b, h, w, ch), in TensorFlow's one operation instead of a dozen that each pass over memory."
+    from tensorflow.compat.v1.nn import fused_batch_norm
+    if len(x.shape) != 4: return type(self).call(self, x, training)
+    weights, own = (x, self.gamma.value, self.beta.value), {'epsilon': self.epsilon}
+    if not (training and self.trainable): return fused_batch_norm(*weights, self.moving_mean.value, self.moving_variance.value, is_training=False, **own)[0]
+    y, mean, variance = fused_batch_norm(*weights, **own)
+    n = ops.cast(ops.size(x) // x.shape[-1], 'float32')
+    for average, new in ((self.moving_mean, mean), (self.moving_variance, variance * (n - 1) / n)): average.assign(self.momentum * average + (1 - self.momentum) * new)
+    return y
+
 def batch(x):
     "Batch normalisation (arXiv 1502.03167). Momentum .9, because an epoch has few steps here."
-    return layers.BatchNormalization(momentum=.9)(x)
+    normalise = layers.BatchNormalization(momentum=.9)
+    if keras.backend.backend() == 'tensorflow': normalise.call = types.MethodType(_fused, normalise)  # files hold Keras' own layer
+    return normalise(x)
 
 def group(x, groups=8):
     "Group normalisation (arXiv 1803.08494) with `groups` groups, or fewer where the channels do not divide by it."
