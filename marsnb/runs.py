@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device', 'environment', 'read',
-           'finished', 'resident', 'trained', 'with_pseudo_labels', 'combined', 'measured', 'execute', 'writable']
+           'finished', 'resident', 'trained', 'with_pseudo_labels', 'combined', 'measured', 'execute', 'writable',
+           'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
 import dataclasses, json, os, platform, subprocess
@@ -232,3 +233,24 @@ def writable(path):
 def _cost(net, seconds, passes):
     "Parameters, tile passes, seconds of training, tiles per second and the most memory this process took, in MB."
     return {'parameters': int(net.count_params()), 'passes': passes, 'seconds': round(seconds, 1), 'tiles_per_second': round(passes / max(seconds, 1e-9), 1), 'memory_mb': round(peak_memory() / 2**20)}
+
+# %% ../nbs/11a_runs.ipynb #bc0392e0
+def surroundings(record):
+    "What the figures of `record` depend on besides recipe and data, as one flat mapping: backend, device, versions."
+    return {k: record['environment'].get(k) for k in ('backend', 'device', 'python')} | record['environment'].get('packages', {})
+
+def unlike(a, b):
+    "Where the nested mappings and lists `a` and `b` differ: rows (place, value in a, value in b)."
+    a, b = _leaves(a), _leaves(b)
+    return [(k, a.get(k), b.get(k)) for k in {**a, **b} if a.get(k) != b.get(k)]
+
+def _leaves(value, place=''):
+    if not isinstance(value, (dict, list)): return {place: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {p: v for k, each in items for p, v in _leaves(each, f'{place} {k}'.strip()).items()}
+
+def repeats(before, after, tolerance=.05):
+    "Whether the record `after` gives the figures of `before` again: to the bit where their surroundings are the same, else `miou` and `accuracy` of val and test within `tolerance`."
+    if surroundings(before) == surroundings(after): return before['result'] == after['result']
+    pairs = [[r['result'][part][f] or 0 for r in (before, after)] for part in ('val', 'test') for f in ('miou', 'accuracy')]
+    return all(abs(a - b) <= tolerance for a, b in pairs)
