@@ -38,7 +38,7 @@ def _drawn(name, spec, n, r):
     if isinstance(spec, list) and spec: return [spec[i] for i in r.integers(0, len(spec), n)]
     if not isinstance(spec, dict) or not {'low', 'high'} <= set(spec) <= {'low', 'high', 'log'}: raise MarsError(f'random: {name} must be a list or {{low: ..., high: ..., log: true}}, not {spec!r:.80}')
     low, high, log = spec['low'], spec['high'], spec.get('log', False)
-    if any(type(v) not in (int, float) or not math.isfinite(v) for v in (low, high)): raise MarsError(f'random: low and high of {name} must be numbers, not {low!r:.30} and {high!r:.30} (YAML reads 1e-3 as text: write 1.0e-3)')
+    if any(type(v) not in (int, float) or not abs(v) < 1e300 for v in (low, high)): raise MarsError(f'random: low and high of {name} must be numbers, not {low!r:.30} and {high!r:.30} (YAML reads 1e-3 as text: write 1.0e-3)')
     if low > high or log and low <= 0: raise MarsError(f'random: {name} from {low} to {high}: low must not be above high{", and above 0 with log" if log else ""}')
     values = np.exp(r.uniform(np.log(low), np.log(high), n)) if log else r.uniform(low, high, n)
     return [round(v) if name in recipes.FIELDS and recipes.FIELDS[name].type in (int, 'int') else float(f'{v:.3g}') for v in values]
@@ -82,6 +82,7 @@ def plan(names, profile='quick', seeds=(0,), **fixed):
     found = {}
     for name in names:
         sweep = read(name)
+        if (size := len(sweep.seeds or seeds) * len(sweep.recipes) * len(sweep.overrides)) > MOST: raise MarsError(f'{name}: {size:,} runs are too many; at most {MOST:,}')
         said = {p: dataclasses.asdict(recipes.load(p)) for p in sweep.recipes}
         for seed, p, more in itertools.product(sweep.seeds or seeds, sweep.recipes, sweep.overrides):
             for r in _with_members(recipes.make(said[p] | {'profile': profile, 'seed': seed} | more | fixed, f'{name}: {p}')): found.setdefault(runs.folder(r), r)

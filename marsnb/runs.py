@@ -8,7 +8,7 @@ __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folde
            'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
-import dataclasses, json, os, platform, subprocess
+import dataclasses, json, math, os, platform, subprocess
 from importlib import metadata, util
 from pathlib import Path
 
@@ -74,15 +74,31 @@ def environment(sha256):
     packages = {p: v for p in ('marsnb', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'numpy', 'scikit-learn', 'opencv-python-headless') if (v := _version(p))}
     return {'data_sha256': sha256, 'backend': keras.backend.backend(), 'device': device(), 'python': platform.python_version(), 'packages': packages, 'revision': _revision()}
 
-# %% ../nbs/11a_runs.ipynb #56917267
+# %% ../nbs/11a_runs.ipynb #70620522
 def read(path):
     "The record in the folder `path`, or None where there is none. Raises `MarsError` where it is broken or of a format not known here."
     path = Path(path)/'record.json'
     if not path.exists(): return None
-    try: record = json.loads(path.read_text(), parse_constant=lambda c: (_ for _ in ()).throw(ValueError(f'{c} is no figure')))
-    except (ValueError, OSError) as e: raise MarsError(f'{path}: broken record ({str(e)[:80]}); remove it and run again') from None
+    try:
+        if path.stat().st_size > 2**24: raise ValueError('too large')
+        record = json.loads(path.read_text(encoding='utf-8'), parse_constant=_figure, parse_float=_figure)
+    except (ValueError, OSError, RecursionError) as e: raise MarsError(f'{path}: broken record ({str(e)[:80]}); remove it and run again') from None
     if not isinstance(record, dict) or record.get('format') != FORMAT: raise MarsError(f'{path}: format {record.get("format") if isinstance(record, dict) else None!r:.40}, known here is {FORMAT}; use the version of marsnb that wrote it')
+    if not _whole(record): raise MarsError(f'{path}: not a whole record; remove it and run again')
     return record
+
+def _figure(text):
+    if not math.isfinite(float(text)): raise ValueError(f'{text[:20]} is no figure')
+    return float(text)
+
+def _whole(record):
+    "Whether in `record` is what finding it again and comparing it needs."
+    try:
+        texts = [record['digest'], record['environment']['data_sha256'], *(m['digest'] for m in record.get('members', []))]
+        mappings = [record['recipe'], record['cost'], record['environment'].get('packages', {})]
+        figures = set(record['result']['test']) & set(record['result']['val'])
+        return all(type(t) is str for t in texts) and all(type(m) is dict for m in mappings) and {'miou', 'score', 'accuracy'} <= figures
+    except (KeyError, TypeError, AttributeError): return False
 
 def finished(recipe, tiles):
     "The record of `recipe` on `tiles` if that very run is done, else None."
