@@ -22,7 +22,7 @@ def find(pattern):
     if str(pattern).endswith(('.yml', '.yaml')): return [Path(pattern)]
     known = {str(p.relative_to(recipes.RECIPES).with_suffix('')): p for p in sorted(recipes.RECIPES.glob('*/*.yml'))}
     if named := fnmatch.filter(known, pattern): return [known[n] for n in named]
-    raise MarsError(f'{pattern}: no such recipe; did you mean {nearest(pattern, known)}?')
+    raise MarsError(f'{pattern!s:.80}: no such recipe; did you mean {nearest(pattern, known)}?')
 
 # %% ../nbs/11c_plan.ipynb #f4687855
 def grid(values):
@@ -119,9 +119,9 @@ def fingerprints(todo):
 def again(record, out, file=''):
     """The recipes that make the run of `record` once more, in the folder `out`; an ensemble comes after its members. Data are those of `file`, else those the record names, if they are here, else the usual ones.
     Raises `MarsError` where the data are others, or where the recipe means something else today."""
-    own = record['recipe'].get('data', '')
-    file = file or (own if Path(own).exists() else '')
-    recipe = recipes.make(record['recipe'] | {'data': file and str(Path(file).resolve()), 'out': str(out)}, 'recipe of the record')
+    own = recipes.make(record['recipe'], 'recipe of the record')
+    file = file or (own.data if Path(own.data).exists() else '')
+    recipe = dataclasses.replace(own, data=file and str(Path(file).resolve()), out=str(out))
     then, now = [record['digest'], *(m['digest'] for m in record.get('members', []))], [recipes.digest(r) for r in (recipe, *recipes.members(recipe))]
     if then != now: raise MarsError(f'the recipe means something else today, by its members, profile or defaults (fingerprint {now[0]}, then {then[0]}); use revision {record["environment"].get("revision")!r:.40}')
     have, want = fingerprints([recipe])[0], record['environment']['data_sha256']

@@ -96,8 +96,8 @@ def _whole(record):
     try:
         texts = [record['digest'], record['environment']['data_sha256'], *(m['digest'] for m in record.get('members', []))]
         mappings = [record['recipe'], record['cost'], record['environment'].get('packages', {})]
-        figures = set(record['result']['test']) & set(record['result']['val'])
-        return all(type(t) is str for t in texts) and all(type(m) is dict for m in mappings) and {'miou', 'score', 'accuracy'} <= figures
+        figures = [record['result'][part][f] for part in ('val', 'test') for f in ('miou', 'score', 'accuracy')]
+        return all(type(t) is str for t in texts) and all(type(m) is dict for m in mappings) and all(v is None or type(v) in (int, float) for v in figures)
     except (KeyError, TypeError, AttributeError): return False
 
 def finished(recipe, tiles):
