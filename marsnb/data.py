@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .core import CLASSES, MarsError, N_CLASSES, TILE, atomic, data_path, rng, show_tiles
+from .core import CLASSES, MarsError, N_CLASSES, TILE, atomic, data_path, rng
 
 # %% ../nbs/01_data.ipynb #a6d84f5f
 class Tiles(NamedTuple):

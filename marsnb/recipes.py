@@ -10,7 +10,6 @@ __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'WORDS', 'MOST', 'RECIPES', 'PRECISI
 # %% ../nbs/11_recipes.ipynb #19e4a60a
 import contextlib, dataclasses, functools, hashlib, inspect, json, math, re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
