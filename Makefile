@@ -6,7 +6,7 @@ PROFILE ?= quick
 SWEEP ?=
 export MARSNB_DATA
 
-.PHONY: setup report test soak book lab bench lock clean
+.PHONY: setup hooks report test soak book lab bench lock clean
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml requirements.lock
@@ -14,8 +14,16 @@ setup: .venv/.ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "marsnb needs Python 3.11 or newer: $(PYTHON) is older; name one with PYTHON=..." >&2; exit 2; }
 	test -x $(V)/python || $(PYTHON) -m venv .venv
 	$(V)/python -m pip install --quiet --constraint requirements.lock --editable '.[$(EXTRA),dev]'
-	@test ! -d .git || { git config merge.nbdev-merge.name 'resolve conflicts with nbdev_fix'; git config merge.nbdev-merge.driver "$(V)/nbdev_merge %O %A %B %P"; }
+	@$(MAKE) --no-print-directory hooks
 	@touch $@
+
+hooks:                   ## nbdev's git hooks, for this clone alone: notebooks are merged cell by cell, and trusted after a merge (nbdev_install_hooks would also write to the home folder, and fails in a worktree)
+	@test -e .git && git rev-parse --git-dir >/dev/null 2>&1 || exit 0; \
+	git config --local merge.nbdev-merge.name 'resolve conflicts with nbdev_fix'; \
+	git config --local merge.nbdev-merge.driver "$(V)/nbdev_merge %O %A %B %P"; \
+	git config core.hooksPath >/dev/null && exit 0; \
+	hook=$$(git rev-parse --git-path hooks)/post-merge; mkdir -p "$${hook%/*}"; \
+	test -e "$$hook" || { printf '#!/bin/sh\ntest ! -x $(V)/nbdev_trust || $(V)/nbdev_trust\n' > "$$hook" && chmod +x "$$hook"; }
 
 report: setup            ## run SWEEP (default: a quick row of each team) in PROFILE, then build the report: book/_build/html/index.html
 	$(V)/marsnb report --profile $(PROFILE) $(SWEEP)

@@ -37,7 +37,7 @@ def measure(contenders, repeats=3):
 def ratios(table, base):
     "Each contender's seconds and memory divided by those of `base` in the same round: median, least and greatest of the rounds."
     wide = table.pivot(index='run', columns='contender', values=['seconds', 'memory_mb'])
-    rows = {(what, name): (q := wide[what][name] / wide[what][base]).agg(['median', 'min', 'max']) for what in ('seconds', 'memory_mb') for name in wide[what] if name != base}
+    rows = {(what, name): (wide[what][name] / wide[what][base]).agg(['median', 'min', 'max']) for what in ('seconds', 'memory_mb') for name in wide[what] if name != base}
     return pd.DataFrame(rows).T.rename_axis(['ratio of', 'contender'])
 
 # %% ../nbs/21_speed.ipynb #df097c52

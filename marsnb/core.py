@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 # %% ../nbs/00_core.ipynb #f000fb23
@@ -28,7 +28,7 @@ class MarsError(ValueError):
 # %% ../nbs/00_core.ipynb #b9394d97
 def nearest(word, words):
     "The one of `words` most like `word`, for error messages."
-    return max(words, key=lambda w: difflib.SequenceMatcher(None, str(word).lower(), str(w).lower()).ratio())
+    return max(words, key=lambda w: difflib.SequenceMatcher(None, str(word)[:100].lower(), str(w).lower()).ratio())
 
 # %% ../nbs/00_core.ipynb #421539b6
 def pick(functions, name, what):

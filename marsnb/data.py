@@ -7,7 +7,7 @@ __all__ = ['MAX_TILES', 'FOLDS', 'Tiles', 'unlabelled_blocks', 'read_unlabelled'
            'fingerprint', 'shares', 'Parts', 'split']
 
 # %% ../nbs/01_data.ipynb #5d7bfd15
-import hashlib, os, warnings, zipfile, zlib
+import hashlib, io, math, warnings, zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .core import CLASSES, MarsError, N_CLASSES, TILE, atomic, data_path, rng, show_tiles
+from .core import CLASSES, MarsError, N_CLASSES, TILE, atomic, data_path, rng
 
 # %% ../nbs/01_data.ipynb #a6d84f5f
 class Tiles(NamedTuple):
@@ -32,15 +32,17 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 def _header(f, info, where, tile):
     "Shape and dtype of the npy member `f`, refused unless it is a plain array of tiles of the shape `tile`."
-    version = np.lib.format.read_magic(f)
+    if info.file_size > 200 * info.compress_size + 2**20: raise MarsError(f'{where}: unpacks to {info.file_size / 1e9:.1f} GB, over 200 times its size: not read')
+    head = io.BytesIO(f.read(2**14))  # a header may claim to be as long as 4 GB
+    version = np.lib.format.read_magic(head)
     if version not in _HEADERS: raise MarsError(f'{where}: npy format {version} is not known here; save it again with np.savez')
-    shape, fortran, dtype = _HEADERS[version](f)
+    shape, fortran, dtype = _HEADERS[version](head)
+    f.seek(head.tell())
     if dtype.kind not in 'biuf': raise MarsError(f'{where}: numbers expected, not {dtype} (pickled objects are never read); save plain arrays')
     if shape[1:] != tile or len(shape) != len(tile) + 1: raise MarsError(f'{where}: shape {shape}, but (n, {", ".join(map(str, tile))}) is expected')
-    if fortran: raise MarsError(f'{where}: stored column by column; save np.ascontiguousarray(...) of it')
     if not 0 < shape[0] <= MAX_TILES: raise MarsError(f'{where}: {shape[0]:,} tiles, but 1 to {MAX_TILES:,} are expected')
-    if info.file_size > 200 * info.compress_size + 2**20: raise MarsError(f'{where}: unpacks to {info.file_size / 1e9:.1f} GB, over 200 times its size: not read')
-    return shape, dtype
+    if fortran and dtype.itemsize * math.prod(shape) > 2**29: raise MarsError(f'{where}: stored column by column, and too large to be turned here; save np.ascontiguousarray(...) of it')
+    return shape, dtype, fortran
 
 # %% ../nbs/01_data.ipynb #d63b723d
 def _blocks(path, key, tile, rows=16):
@@ -48,22 +50,26 @@ def _blocks(path, key, tile, rows=16):
     where = f'{path}: {key}'
     try:
         with zipfile.ZipFile(path) as z:
+            if z.namelist().count(f'{key}.npy') > 1: raise MarsError(f'{where}: stands in the file twice; which one is meant?')
             info = z.getinfo(f'{key}.npy')
             with z.open(info) as f:
-                shape, dtype = _header(f, info, where, tile)
-                size = dtype.itemsize * int(np.prod(tile))
-                for i in range(0, shape[0], rows):
-                    block = f.read(size * min(rows, shape[0] - i))
-                    if len(block) < size * min(rows, shape[0] - i): raise MarsError(f'{where}: ends after tile {i + len(block) // size} of {shape[0]}; get the file again')
-                    yield shape, i, np.frombuffer(block, dtype).reshape(-1, *tile)
+                shape, dtype, fortran = _header(f, info, where, tile)
+                size = dtype.itemsize * math.prod(tile)
+                step = shape[0] if fortran else rows
+                for i in range(0, shape[0], step):
+                    n = min(step, shape[0] - i)
+                    data = f.read(size * n)
+                    if len(data) < size * n: raise MarsError(f'{where}: ends after tile {i + len(data) // size} of {shape[0]}; get the file again')
+                    block = np.frombuffer(data, dtype).reshape(n, *tile, order='F' if fortran else 'C')
+                    for k in range(0, n, rows): yield shape, i + k, block[k:k + rows]
                 if f.read(1): raise MarsError(f'{where}: more data than its header says; get the file again')
     except KeyError:
-        with zipfile.ZipFile(path) as z: keys = ', '.join(n.removesuffix('.npy') for n in z.namelist()[:8])
+        with zipfile.ZipFile(path) as z: keys = ', '.join(n.removesuffix('.npy')[:40] for n in z.namelist()[:8])
         raise MarsError(f'{path}: no {key}, only {keys or "nothing"}; the course\'s file has training_set and test_set') from None
     except MarsError: raise
     except FileNotFoundError: raise MarsError(f'{path}: no such file; name the data with MARSNB_DATA or leave it unset for the synthetic Mars') from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as e:
-        raise MarsError(f'{where}: not a readable npz ({" ".join(str(e).split())[:120]}); get the file again') from None
+    except Exception as e:  # what zipfile, zlib, lzma, struct and NumPy's header parser raise for a damaged file is no closed list
+        raise MarsError(f'{where}: not a readable npz ({" ".join(str(e).split())[:120] or type(e).__name__}); get the file again') from None
 
 # %% ../nbs/01_data.ipynb #f5271f4a
 def _bytes(block, top, what, first, exact):
@@ -95,9 +101,8 @@ def _read_groups(path, n):
     "The rover stop of each tile from `<name>_groups.npz` beside `path`: int32 (n,), or None where there is no such file."
     path = Path(path).with_name(Path(path).stem + '_groups.npz')
     if not path.exists(): return None
-    try: groups = np.load(path, allow_pickle=False)['groups']
-    except Exception as e: raise MarsError(f'{path}: no readable array "groups" ({type(e).__name__}); mend or remove the file') from None
-    if groups.shape != (n,) or groups.dtype.kind not in 'iu': raise MarsError(f'{path}: groups must be {n} whole numbers, not {groups.shape} of {groups.dtype}')
+    groups = np.concatenate([block for *_, block in _blocks(path, 'groups', (), MAX_TILES)])
+    if len(groups) != n or groups.dtype.kind not in 'iu' or (groups != groups.astype(np.int32)).any(): raise MarsError(f'{path}: groups must be {n} whole numbers of 32 bits, not {len(groups)} of {groups.dtype}')
     return groups.astype(np.int32)
 
 # %% ../nbs/01_data.ipynb #2897f589

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['TEAMS', 'title', 'plain', 'describe', 'on_mars', 'tidy', 'shares', 'figures', 'flat', 'records', 'suites', 'main',
-           'to_csv', 'commands', 'versions', 'settings', 'training', 'parts', 'plot_history', 'history', 'curves',
-           'tile_accuracy', 'ranked', 'gallery']
+           'to_csv', 'commands', 'versions', 'licences', 'settings', 'training', 'parts', 'plot_history', 'history',
+           'curves', 'tile_accuracy', 'ranked', 'gallery']
 
 # %% ../nbs/12_report.ipynb #4767cd9d
 import html, json, re
+from importlib import metadata
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,7 @@ import pandas as pd
 from IPython.display import HTML, SVG
 
 from . import runs
-from .core import CLASSES, MarsError, PALETTE, show_tiles
+from .core import CLASSES, MarsError, PALETTE, ROOT, show_tiles
 from .metrics import PER_CLASS, SUMMARY
 
 # %% ../nbs/12_report.ipynb #e061aa78
@@ -118,6 +119,18 @@ def versions(records):
     "Which versions of the packages each suite of `records` was made with."
     each = [{'suite': r.suite, 'backend': r.backend} | {str(k): str(v) for k, v in dict(runs.read(r.path)['environment']['packages']).items()} for r in records.itertuples()]
     return pd.DataFrame(each).fillna('').drop_duplicates(ignore_index=True)
+
+def licences(lock=ROOT/'requirements.lock'):
+    "Every distribution in the file `lock`: version and licence, as it states it itself; '' where it is not installed here."
+    each = [l.split('==') for l in Path(lock).read_text().split()]
+    return pd.DataFrame({'version': [v for _, v in each], 'licence': [_licence(n) for n, _ in each]}, index=pd.Index([n for n, _ in each], name='distribution'))
+
+def _licence(name):
+    try: d = metadata.distribution(name)
+    except metadata.PackageNotFoundError: return ''
+    said = [c.split(' :: ')[-1] for c in d.metadata.get_all('Classifier') or [] if c.startswith('License :: ')]
+    own = [m for f in d.files or [] if 'LICENSE' in f.name for m in re.findall('Apache License|MIT License|BSD|GNU', f.read_text())]
+    return d.metadata.get('License-Expression') or '; '.join(said) or d.metadata.get('License') or ''.join(own[:1])
 
 # %% ../nbs/12_report.ipynb #41fd2aea
 def settings(record):

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device', 'environment', 'read',
-           'finished', 'resident', 'trained', 'with_pseudo_labels', 'combined', 'measured', 'execute', 'writable']
+           'finished', 'resident', 'trained', 'with_pseudo_labels', 'combined', 'measured', 'execute', 'writable',
+           'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
-import dataclasses, json, os, platform, subprocess
+import dataclasses, json, math, os, platform, subprocess
 from importlib import metadata, util
 from pathlib import Path
 
@@ -73,15 +74,31 @@ def environment(sha256):
     packages = {p: v for p in ('marsnb', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'numpy', 'scikit-learn', 'opencv-python-headless') if (v := _version(p))}
     return {'data_sha256': sha256, 'backend': keras.backend.backend(), 'device': device(), 'python': platform.python_version(), 'packages': packages, 'revision': _revision()}
 
-# %% ../nbs/11a_runs.ipynb #56917267
+# %% ../nbs/11a_runs.ipynb #70620522
 def read(path):
     "The record in the folder `path`, or None where there is none. Raises `MarsError` where it is broken or of a format not known here."
     path = Path(path)/'record.json'
     if not path.exists(): return None
-    try: record = json.loads(path.read_text(), parse_constant=lambda c: (_ for _ in ()).throw(ValueError(f'{c} is no figure')))
-    except (ValueError, OSError) as e: raise MarsError(f'{path}: broken record ({str(e)[:80]}); remove it and run again') from None
+    try:
+        if path.stat().st_size > 2**24: raise ValueError('too large')
+        record = json.loads(path.read_text(encoding='utf-8'), parse_constant=_figure, parse_float=_figure)
+    except (ValueError, OSError, RecursionError) as e: raise MarsError(f'{path}: broken record ({str(e)[:80]}); remove it and run again') from None
     if not isinstance(record, dict) or record.get('format') != FORMAT: raise MarsError(f'{path}: format {record.get("format") if isinstance(record, dict) else None!r:.40}, known here is {FORMAT}; use the version of marsnb that wrote it')
+    if not _whole(record): raise MarsError(f'{path}: not a whole record; remove it and run again')
     return record
+
+def _figure(text):
+    if not math.isfinite(float(text)): raise ValueError(f'{text[:20]} is no figure')
+    return float(text)
+
+def _whole(record):
+    "Whether in `record` is what finding it again and comparing it needs."
+    try:
+        texts = [record['digest'], record['environment']['data_sha256'], *(m['digest'] for m in record.get('members', []))]
+        mappings = [record['recipe'], record['cost'], record['environment'].get('packages', {})]
+        figures = [record['result'][part][f] for part in ('val', 'test') for f in ('miou', 'score', 'accuracy')]
+        return all(type(t) is str for t in texts) and all(type(m) is dict for m in mappings) and all(v is None or type(v) in (int, float) for v in figures)
+    except (KeyError, TypeError, AttributeError): return False
 
 def finished(recipe, tiles):
     "The record of `recipe` on `tiles` if that very run is done, else None."
@@ -232,3 +249,24 @@ def writable(path):
 def _cost(net, seconds, passes):
     "Parameters, tile passes, seconds of training, tiles per second and the most memory this process took, in MB."
     return {'parameters': int(net.count_params()), 'passes': passes, 'seconds': round(seconds, 1), 'tiles_per_second': round(passes / max(seconds, 1e-9), 1), 'memory_mb': round(peak_memory() / 2**20)}
+
+# %% ../nbs/11a_runs.ipynb #bc0392e0
+def surroundings(record):
+    "What the figures of `record` depend on besides recipe and data, as one flat mapping: backend, device, versions."
+    return {k: record['environment'].get(k) for k in ('backend', 'device', 'python')} | record['environment'].get('packages', {})
+
+def unlike(a, b):
+    "Where the nested mappings and lists `a` and `b` differ: rows (place, value in a, value in b)."
+    a, b = _leaves(a), _leaves(b)
+    return [(k, a.get(k), b.get(k)) for k in {**a, **b} if a.get(k) != b.get(k)]
+
+def _leaves(value, place=''):
+    if not isinstance(value, (dict, list)): return {place: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {p: v for k, each in items for p, v in _leaves(each, f'{place} {k}'.strip()).items()}
+
+def repeats(before, after, tolerance=.05):
+    "Whether the record `after` gives the figures of `before` again: to the bit where their surroundings are the same, else `miou` and `accuracy` of val and test within `tolerance`."
+    if surroundings(before) == surroundings(after): return before['result'] == after['result']
+    pairs = [[r['result'][part][f] or 0 for r in (before, after)] for part in ('val', 'test') for f in ('miou', 'accuracy')]
+    return all(abs(a - b) <= tolerance for a, b in pairs)

@@ -1,5 +1,5 @@
 "The notebooks are in step with the package, and the project's files agree with each other."
-import ast, importlib.metadata, os, re, shutil, subprocess, sys
+import ast, importlib.metadata, os, re, shutil, subprocess, sys, tomllib
 
 import nbformat, pytest, yaml
 from packaging.requirements import Requirement
@@ -7,12 +7,26 @@ from packaging.requirements import Requirement
 from conftest import BIN, ROOT, tracked
 
 
-def test_package_is_in_step_with_notebooks(tmp_path):
-    copy = tmp_path/'copy'
+NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+normal = lambda name: re.sub(r'[-_.]+', '-', name).lower()
+
+
+def copied(copy, *suffixes):
+    "The project's files of these kinds, in the folder `copy`."
     for path in tracked('*'):
-        if path.suffix in ('.ipynb', '.py', '.ini', '.toml') and 'tests' not in path.parts:
+        if path.suffix in suffixes and 'tests' not in path.parts:
             (copy/path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy/path.relative_to(ROOT))
+    return copy
+
+
+def cells(notebook):
+    "The code of `notebook`, cell by cell, without what is for IPython alone."
+    return ['\n'.join(l for l in c.source.splitlines() if not l.lstrip().startswith(('%', '!'))) for c in nbformat.read(notebook, 4).cells if c.cell_type == 'code']
+
+
+def test_package_is_in_step_with_notebooks(tmp_path):
+    copy = copied(tmp_path/'copy', '.ipynb', '.py', '.ini', '.toml')
     for command in ('nbdev_export', 'nbdev_clean'): subprocess.run([BIN/command], cwd=copy, check=True, capture_output=True)
     changed = [str(p.relative_to(copy)) for p in copy.rglob('*') if p.is_file() and '__pycache__' not in p.parts and (not (ROOT/p.relative_to(copy)).exists() or p.read_bytes() != (ROOT/p.relative_to(copy)).read_bytes())]
     assert not changed, f'run nbdev_export and nbdev_clean: {changed}'
@@ -55,3 +69,151 @@ def test_template_and_recipe_have_the_same_fields():
     plain = Recipe()
     assert said == {f.name: (getattr(f.type, '__name__', f.type), getattr(plain, f.name)) for f in dataclasses.fields(Recipe)}
     assert all('  # ' in l for l in cell.source.splitlines() if not l.startswith('#')), 'every parameter is explained'
+
+
+def test_ruff_finds_nothing():
+    r = subprocess.run([BIN/'ruff', 'check', '--no-cache', 'marsnb'], cwd=ROOT, capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
+# what is needed but imported nowhere, and why
+TOOLS = {'distributed': 'dask.distributed', 'jupyter-book': 'builds the report', 'pydata-sphinx-theme': 'its look, kept below a version', 'tensorflow': 'as tensorflow-cpu, for other machines', 'tensorboard': 'Keras imports it where a recipe says tensorboard: true',
+         'jupyterlab': 'make lab', 'nbdev': 'its commands', 'execnb': 'of nbdev, kept below a version', 'fastcore': 'of nbdev, kept below a version', 'ghapi': 'of nbdev, kept below a version', 'pytest-xdist': 'tests side by side', 'ruff': 'its command'}
+
+
+def test_every_dependency_is_imported():
+    imports = set()
+    for source in [p.read_text() for p in tracked('*.py')] + [s for p in tracked('*.ipynb') for s in cells(p)]:
+        for n in ast.walk(ast.parse(source)):
+            if isinstance(n, ast.Import): imports |= {a.name.split('.')[0] for a in n.names}
+            elif isinstance(n, ast.ImportFrom) and not n.level: imports.add(n.module.split('.')[0])
+    gives = {}
+    for package, names in importlib.metadata.packages_distributions().items():
+        for name in names: gives.setdefault(normal(name), set()).add(package)
+    project = tomllib.loads((ROOT/'pyproject.toml').read_text())['project']
+    wanted = {normal(Requirement(r).name) for r in sum(project['optional-dependencies'].values(), project['dependencies'])}
+    unused = {w for w in wanted if not gives.get(w, set()) & imports}
+    assert unused == set(TOOLS), f'imported nowhere: {unused - set(TOOLS)}; no tool any more: {set(TOOLS) - unused}'
+
+
+ALLOWING = re.compile(r'MIT|BSD|0BSD|3-Clause BSD|Apache|ISC|Zlib|CC0|PSF|Python Software Foundation|MPL-2|Mozilla Public License 2|Public Domain')  # those of the MPL are used as they are
+DOCUTILS = 'GNU General Public License (GPL)'  # of a file for Emacs that is not installed
+
+
+def test_licences_allow_apache_2():
+    from marsnb import report
+    table = report.licences()
+    assert set(table.index[table.licence == '']) <= {'tensorflow'}, 'not installed, or under no licence'
+    pieces = lambda name, said: [p for p in re.split(r' AND | OR |; ', said) if p and not (name == 'docutils' and p == DOCUTILS)]
+    wrong = {n: said for n, said in table.licence.items() for p in pieces(n, said) if not ALLOWING.match(p)}
+    assert not wrong
+    assert 'report.licences()' in (ROOT/'book'/'reproducing.md').read_text()
+
+
+# exported functions that no notebook can call, and what calls them instead
+ELSEWHERE = {'book': ('test_book.py', 'summary_pages run_page run_pages stage setup build'), 'bench': ('../Makefile', 'main')}
+
+
+def said_in(tree):
+    "All names and short texts in the syntax `tree`: a recipe names functions in texts."
+    for n in ast.walk(tree):
+        if isinstance(n, ast.Name): yield n.id
+        elif isinstance(n, ast.Attribute): yield n.attr
+        elif isinstance(n, ast.keyword) and n.arg: yield n.arg
+        elif isinstance(n, ast.Constant) and isinstance(n.value, str) and len(n.value) < 200: yield from re.findall(r'\w+', n.value)
+
+
+@pytest.mark.parametrize('notebook', NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_exported_function_is_used_in_its_notebook(notebook):
+    "By a cell that is not exported, or by a function that such a cell uses."
+    name = next((m[1] for s in cells(notebook) if (m := re.search(r'#\|\s*default_exp\s+(\S+)', s))), None)
+    if not name: return
+    body = ast.parse((ROOT/'marsnb'/f'{name.replace(".", "/")}.py').read_text()).body
+    uses = {n.name: set(said_in(n)) for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | {n.targets[0].id: set(said_in(n.value)) for n in body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name) and n.targets[0].id != '__all__'}
+    todo = {w for s in cells(notebook) if not re.search(r'(?m)^#\|\s*export', s) for w in said_in(ast.parse(s))} & set(uses)
+    done = set()
+    while todo: done.add(w := todo.pop()); todo |= (uses[w] & set(uses)) - done
+    where, others = ELSEWHERE.get(name, ('', ''))
+    assert not where or name in (ROOT/'tests'/where).read_text()
+    unused = {n.name for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')} - done
+    assert unused == set(others.split())
+
+
+@pytest.fixture
+def alone(tmp_path):
+    "Runs a command in a folder, in a home of its own."
+    (tmp_path/'home').mkdir()
+    env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'HOME': str(tmp_path/'home'), 'GIT_CONFIG_NOSYSTEM': '1', 'GIT_AUTHOR_NAME': 'a', 'GIT_AUTHOR_EMAIL': 'a@b', 'GIT_COMMITTER_NAME': 'a', 'GIT_COMMITTER_EMAIL': 'a@b'}
+    def run(where, *command):
+        where.mkdir(exist_ok=True)
+        if command[0] == 'make': shutil.copy(ROOT/'Makefile', where)
+        return subprocess.run(command, cwd=where, env=env, check=True, capture_output=True, text=True).stdout
+    yield run
+    assert not list((tmp_path/'home').iterdir()), 'the home folder is not touched'
+
+
+def test_git_hooks(alone, tmp_path):
+    clone, tree, none = tmp_path/'clone', tmp_path/'tree', tmp_path/'none'
+    alone(none, 'make', 'hooks')
+    assert {p.name for p in none.iterdir()} == {'Makefile'}
+    alone(clone, 'git', 'init', '-q'); alone(clone, 'git', 'commit', '-q', '--allow-empty', '-m', 'first'); alone(clone, 'git', 'worktree', 'add', '-q', tree)
+    alone(tree, 'make', 'hooks')
+    assert 'nbdev_merge %O %A %B %P' in alone(clone, 'git', 'config', '--local', 'merge.nbdev-merge.driver')
+    hook = clone/'.git'/'hooks'/'post-merge'
+    assert 'nbdev_trust' in hook.read_text() and os.access(hook, os.X_OK)
+    hook.write_text('#!/bin/sh\nexit 0\n')
+    alone(clone, 'make', 'hooks')
+    assert 'nbdev_trust' not in hook.read_text(), "somebody's own hook stays"
+    alone(clone, 'git', '-c', 'init.defaultBranch=x', 'checkout', '-q', '-b', 'other'); alone(clone, 'git', 'commit', '-q', '--allow-empty', '-m', 'second'); alone(tree, 'git', 'merge', '-q', 'other')
+    assert '*.ipynb merge=nbdev-merge' in (ROOT/'.gitattributes').read_text()
+
+
+ARCHITECTURE = '''#| export
+@architecture
+def bare(shape, n_classes, widths=(8, 16)):
+    "A convolution."
+    inp = keras.Input(shape)
+    return inp, heads(inp, [conv(inp, widths[0])], n_classes)'''
+LOSS = '''#| export
+def brier(weights=None):
+    "Squared error of the probabilities."
+    return lambda y, logits: ops.mean((ops.softmax(logits) - ops.one_hot(y, logits.shape[-1])) ** 2)'''
+TRY = '''
+import numpy as np
+from marsnb import plan, recipes
+recipe, = plan.plan(['scratch/mine'])
+net = recipes.build(recipe)
+assert net.name == 'bare' and net.count_params() < 1000
+y = np.zeros((1, 64, 128), 'uint8')
+print(float(recipes.loss(recipe)(y + 1, net(np.ones((1, 64, 128, 1), 'float32')))))
+'''
+
+
+def test_the_steps_in_contributing(tmp_path):
+    "An architecture, a loss and a recipe, added as CONTRIBUTING.md says, to a copy."
+    said = (ROOT/'CONTRIBUTING.md').read_text()
+    for name in re.findall(r'`((?:nbs|tests|book|marsnb)/[\w./]+)`', said): assert (ROOT/name).exists(), name
+    copy = copied(tmp_path/'copy', '.ipynb', '.py', '.ini', '.toml', '.yml')
+    def edit(name, change):
+        assert name in said
+        nb = nbformat.read(copy/name, 4); change(nb); nbformat.write(nb, copy/name)
+    def put(source, before=''):
+        def change(nb):
+            i = next((i for i, c in enumerate(nb.cells) if before and before in c.source), len(nb.cells))
+            nb.cells.insert(i, nbformat.v4.new_code_cell(source))
+        return change
+    def replaced(a, b):
+        def change(nb):
+            cell, = [c for c in nb.cells if a in c.source]
+            cell.source = cell.source.replace(a, b)
+        return change
+    edit('nbs/06_models.context.ipynb', put(ARCHITECTURE)); edit('nbs/06z_models.all.ipynb', replaced('import deeplab,', 'import bare, deeplab,'))
+    edit('nbs/07_losses.ipynb', put(LOSS, 'LOSSES = (')); edit('nbs/07_losses.ipynb', replaced('LOSSES = (ce,', 'LOSSES = (brier, ce,'))
+    recipe = copy/'nbs'/'experiments'/'recipes'/'scratch'/'mine.yml'
+    recipe.parent.mkdir(); recipe.write_text('team: scratch\nrow: mine\nnote: Ours.\nmodel: bare\nlosses: {ce: 1, brier: 0.5}\n')
+    assert 'nbs/experiments/recipes/<team>/<row>.yml' in said
+    for command in ('nbdev_export', 'nbdev_clean'):
+        assert command in said
+        subprocess.run([BIN/command], cwd=copy, check=True, capture_output=True)
+    r = subprocess.run([sys.executable, '-c', TRY], cwd=copy, env=os.environ | {'PYTHONPATH': str(copy)}, capture_output=True, text=True)
+    assert r.returncode == 0 and float(r.stdout) > 0, r.stderr[-2000:]

@@ -11,7 +11,7 @@ import functools
 import keras
 from keras import ops
 
-from ..blocks import (architecture, attn_gate, cat, conv, decode, dilated, double, encode, gate_add, head, heads, res, up, up_conv)
+from ..blocks import (architecture, attn_gate, cat, conv, decode, dilated, double, encode, gate_add, head, res, up_conv)
 from ..core import MarsError
 
 # %% ../../nbs/06a_models.double.ipynb #f99918fe

@@ -10,7 +10,7 @@ import functools
 
 import keras
 
-from ..blocks import architecture, attn_gate, cat, cut, decode, double, down, encode, gate_cat, head, se, sew, up, up_conv
+from ..blocks import architecture, attn_gate, cat, cut, decode, double, down, encode, gate_cat, head, se, sew, up
 
 # %% ../../nbs/04_models.unet.ipynb #4f8ae800
 @architecture
