@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILE', 'DATA', 'WHERE', 'plain', 'cli', 'data', 'info', 'convert', 'use', 'in_a_line', 'train', 'reproduce',
-           'show_unlike', 'where', 'follow', 'sweep', 'pages', 'report', 'publish', 'book', 'predict', 'main']
+           'show_unlike', 'where', 'follow', 'sweep', 'pages', 'report', 'publish', 'book', 'predict_tiles',
+           'predict_images', 'predict', 'main']
 
 # %% ../nbs/13_cli.ipynb #053e9e0a
 import contextlib, itertools, os, signal, sys
@@ -15,7 +16,7 @@ import numpy as np
 
 from .core import MarsError, ROOT
 
-# %% ../nbs/13_cli.ipynb #a2ba5b16
+# %% ../nbs/13_cli.ipynb #b936858e
 def plain(text):
     "`text` for a terminal: one line, without control characters, which names in a file may hold."
     return ''.join(c if c.isprintable() else ' ' for c in str(text))[:1000]
@@ -86,7 +87,7 @@ def train(recipe, profile, seed, data):
         result = runs.read(runs.folder(r))['result']['test']
         click.echo(f'{runs.folder(r)}: test miou {result["miou"]:.4f}, score {result["score"]:.4f}')
 
-# %% ../nbs/13_cli.ipynb #9382b6e6
+# %% ../nbs/13_cli.ipynb #8c69f31e
 @cli.command()
 @click.argument('record')
 @click.option('--data', default='', help='npz in the course\'s layout; default: what the record names, else MARSNB_DATA, else the synthetic Mars')
@@ -204,15 +205,9 @@ def book():
     "Build the report from the records that are there."
     publish()
 
-# %% ../nbs/13_cli.ipynb #61c1f541
-@cli.command()
-@click.option('--model', required=True, help='a .keras file, as a run leaves it')
-@click.option('--data', 'file', required=True, help='npz in the course\'s layout')
-@click.option('--out', default='predictions.npz', show_default=True, help='npz for the masks: predictions, uint8 (n, 64, 128)')
-@click.option('--submission', default='', help='also write the course\'s submission.csv here')
-@click.option('--background/--no-background', default=True, show_default=True, help='whether background may be predicted')
-def predict(model, file, out, submission, background):
-    "Predict the masks of the unlabelled tiles of a file."
+# %% ../nbs/13_cli.ipynb #b87a9785
+def predict_tiles(file, out, submission, model, tta, background):
+    "Write the masks of the unlabelled tiles of `file` to the npz `out` and the csv `submission`."
     from rich.console import Console
     from rich.progress import Progress
     from marsnb import data, runs
@@ -223,13 +218,56 @@ def predict(model, file, out, submission, background):
     blocks = data.unlabelled_blocks(file)
     first = next(blocks)  # what is wrong with the file is said before the network is looked at
     with noise_to(os.devnull):
-        from marsnb import infer, netfile
-        netfile.check(model)
-        net = infer.open_model(model)
+        from marsnb import images, infer
+        net = images.network(model, tta)
     with Progress(disable=not sys.stderr.isatty(), console=Console(stderr=True)) as bar:
         task = bar.add_task('predicting', total=first[0])
         for done, n in infer.predict_file(net, itertools.chain([first], blocks), out, submission, background): bar.update(task, completed=done)
     click.echo(f'{out}: {n:,} masks' + (f'; {submission}' if submission else ''))
+
+def predict_images(paths, out, masks, model, tta, **how):
+    "Map the images that `paths` name into the folder `out`; gives the exit code: 0, or 1 if some were broken."
+    from rich.console import Console
+    from rich.progress import Progress
+    from marsnb import runs
+    from marsnb.page import noise_to
+    with noise_to(os.devnull) as terminal:  # OpenCV is talkative, too
+        from marsnb import images
+        files = images.frames(paths)
+        masks = images.masks_of(files, masks)
+        runs.writable(out)
+        if any(Path(p).is_dir() and os.path.samefile(p, out) for p in paths): raise MarsError(f'{out}: holds the images; name another folder with --out')
+        done, net = 0, images.network(model, tta)
+        with Progress(disable=not terminal.isatty(), console=Console(file=terminal)) as bar:
+            for f, name, wrong in bar.track(images.map_images(net, files, out, masks, **how), len(files), description='mapping'):
+                if wrong: print(wrong, file=terminal, flush=True)
+                done += wrong is None
+    if not done: raise MarsError(f'{out}: nothing written, none of {len(files)} images could be mapped')
+    click.echo(f'{Path(out)/name}_map.png and areas.csv' if len(files) == 1 else f'{out}: {done:,} maps and areas.csv' + (f'; {len(files) - done:,} of {len(files):,} images skipped' if done < len(files) else ''))
+    return int(done < len(files))
+
+# %% ../nbs/13_cli.ipynb #a107fc55
+@cli.command()
+@click.argument('images', nargs=-1)
+@click.option('--data', 'file', default='', help='instead of images, the unlabelled tiles of this npz in the course\'s layout')
+@click.option('--out', default='', help='folder for the maps [default: terrain]; with --data, npz for the masks: predictions, uint8 (n, 64, 128) [default: predictions.npz]')
+@click.option('--model', default='', help='a .keras file, as a run leaves it; default: the network that comes with marsnb')
+@click.option('--background/--no-background', default=True, show_default=True, help='whether background may be predicted')
+@click.option('--tta', is_flag=True, help='look at each tile as it is and mirrored, four times, and take the mean')
+@click.option('--scale', type=float, help='pixels of the network per pixel of the image; default: the image is a whole frame, 128 pixels wide to the network')
+@click.option('--mask', 'masks', multiple=True, help='what is not 0 in this picture, or in that of the image\'s name in this folder, is not assessed; may be given again')
+@click.option('--sure', default=.5, show_default=True, help='least probability with which a pixel is assessed')
+@click.option('--probabilities', 'keep', is_flag=True, help='also write the probabilities, as npz')
+@click.option('--submission', default='', help='with --data, also write the course\'s submission.csv here')
+def predict(images, file, out, submission, model, background, tta, masks, scale, sure, keep):
+    """Map IMAGES, files or folders: for each, NAME_map.png (the terrain over the image) and NAME_labels.png (its classes 0..4, 255 where not assessed), and for all, areas.csv.
+    A second call maps again; no file that predict did not write is written over. Or predict the tiles of a file with --data."""
+    if bool(images) == bool(file): raise MarsError('predict: name images or folders of images, or a file of tiles with --data')
+    if file and (scale is not None or masks or keep): raise MarsError('predict: --scale, --mask and --probabilities go with images, not with --data')
+    if images and submission: raise MarsError('predict: --submission goes with --data, not with images')
+    if not (scale is None or 0 < scale < 1e3) or not 0 <= sure <= 1: raise MarsError('predict: --scale must be a number above 0, --sure one from 0 to 1')
+    if file: return predict_tiles(file, out or 'predictions.npz', submission, model, tta, background)
+    with in_a_line(): sys.exit(predict_images(images, out or 'terrain', masks, model, tta, background=background, scale=scale, sure=sure, keep=keep))
 
 # %% ../nbs/13_cli.ipynb #30f80f11
 def main():

@@ -8,12 +8,23 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
+LONGEST = ('test_sweep', 'test_book', 'test_runs', 'test_notebooks')  # what takes longest begins first, beside all others
+
+
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: 'test_notebooks' not in item.nodeid)  # what takes longest begins first, beside all others
+    items.sort(key=lambda item: next((i for i, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST)))
     real = os.environ.get('MARSNB_DATA')
     for item in items:
         if 'real' in item.keywords and not (real and Path(real).exists()):
             item.add_marker(pytest.mark.skip(reason='MARSNB_DATA names no file of real terrain'))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    "A file stays in one process, so that its fixtures are made once; notebooks share none, each goes where there is room."
+    from xdist.scheduler import LoadFileScheduling
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid): return nodeid if 'test_notebooks' in nodeid else super()._split_scope(nodeid)
+    return ByFile(config, log)
 
 
 @pytest.fixture

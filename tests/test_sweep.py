@@ -92,7 +92,7 @@ def cluster(tmp_path, mars):
 def test_a_killed_worker(sweep, cluster, plain, tmp_path):
     address, (_, *workers) = cluster
     p = sweep([0, 1, 2], '--scheduler', address, '--gpu', 1)
-    state = until(lambda: next(tmp_path.rglob('state-*.npz'), None))
+    state = until(lambda: next(tmp_path.rglob('0/state-*.npz'), None))
     kernel = holder(state.parent/'lock')
     victim = next(w for w in workers if w.pid in {q.pid for q in kernel.parents()})
     victim.send_signal(signal.SIGKILL)
