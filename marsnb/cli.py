@@ -16,7 +16,7 @@ import numpy as np
 
 from .core import MarsError, ROOT
 
-# %% ../nbs/13_cli.ipynb #e73ed6dc
+# %% ../nbs/13_cli.ipynb #b936858e
 def plain(text):
     "`text` for a terminal: one line, without control characters, which names in a file may hold."
     return ''.join(c if c.isprintable() else ' ' for c in str(text))[:1000]
@@ -87,7 +87,7 @@ def train(recipe, profile, seed, data):
         result = runs.read(runs.folder(r))['result']['test']
         click.echo(f'{runs.folder(r)}: test miou {result["miou"]:.4f}, score {result["score"]:.4f}')
 
-# %% ../nbs/13_cli.ipynb #5bf8d6dc
+# %% ../nbs/13_cli.ipynb #8c69f31e
 @cli.command()
 @click.argument('record')
 @click.option('--data', default='', help='npz in the course\'s layout; default: what the record names, else MARSNB_DATA, else the synthetic Mars')

@@ -28,7 +28,7 @@ def named(folder):
     "The pictures in `folder` by their stem, which is that of the frame: masks say MXY or RNG where frames say EDR. Empty where there is no such folder."
     return {re.sub('(MXY|RNG)_', 'EDR_', p.stem): p for p in sorted(folder.glob('*')) if p.suffix.lower() in PICTURES and p.is_file()}
 
-# %% ../nbs/01c_convert.ipynb #eae48b87
+# %% ../nbs/01c_convert.ipynb #2747fc02
 def _torn(path):
     "Whether a JPEG ends within its last scan: OpenCV fills it up and says nothing."
     with open(path, 'rb') as f:
