@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from keras import ops
 
-from . import infer, netfile
+from . import infer
 from .convert import PICTURES, named, picture
 from .core import CLASSES, MarsError, N_CLASSES, PALETTE, ROOT, TILE, atomic
 
@@ -227,7 +227,6 @@ FLAGSHIP = ROOT/'marsnb'/'weights'/'flagship.keras'
 def network(path='', tta=False):
     "The network at `path`, by default the one that comes with the package; with `tta` it looks four times. Raises `MarsError` where it is none for Mars tiles."
     if not path and not FLAGSHIP.exists(): raise MarsError('no trained network comes with this version; name one with --model, such as the best.keras of a run')
-    netfile.check(path or FLAGSHIP)
     net = infer.open_model(path or FLAGSHIP)
     if net.input_shape[-1] != 1 or net.outputs[0].shape[-1] != N_CLASSES: raise MarsError(f'{path}: from {net.input_shape} to {net.outputs[0].shape}, but grey tiles to {N_CLASSES} classes are expected')
     return mirrored(net) if tta else net

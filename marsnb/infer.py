@@ -8,7 +8,7 @@ __all__ = ['VIEWS', 'POST', 'open_model', 'masks', 'batches', 'predict', 'flips'
            'pseudo_labels', 'predict_file']
 
 # %% ../nbs/09a_infer.ipynb #593c988d
-import contextlib, csv, os, zipfile
+import contextlib, csv, zipfile
 
 import cv2
 import keras
@@ -16,13 +16,14 @@ import numpy as np
 from keras import ops
 from scipy import ndimage, optimize
 
+from . import netfile
 from .core import MarsError, N_CLASSES, atomic
 from .train import main
 
 # %% ../nbs/09a_infer.ipynb #9fd7bc9d
 def open_model(path):
     "The network in the `.keras` file at `path`. Raises `MarsError` where it is none or would need code from outside."
-    if not os.path.isfile(path): raise MarsError(f'{path}: no such file; name the best.keras of a run')
+    netfile.check(path)
     try: model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as e: raise MarsError(f'{path}: not a network that can be opened ({" ".join(str(e).split())[:160]}); name a .keras file written by marsnb') from None
     if len(model.input_shape) != 4: raise MarsError(f'{path}: takes input {model.input_shape}, but (tiles, rows, columns, channels) is expected')

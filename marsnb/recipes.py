@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'WORDS', 'MOST', 'RECIPES', 'PRECISIONS', 'Recipe', 'Profile', 'make', 'read_yaml',
-           'load', 'of', 'differs', 'digest', 'named', 'widths', 'build', 'class_weights', 'loss', 'augmentation',
-           'Prepared', 'prepare', 'epochs', 'views', 'post', 'members']
+           'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'widths', 'build', 'class_weights',
+           'loss', 'augmentation', 'Prepared', 'prepare', 'epochs', 'views', 'post', 'members']
 
 # %% ../nbs/11_recipes.ipynb #19e4a60a
 import contextlib, dataclasses, functools, hashlib, inspect, json, math, re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ class Recipe:
     schedule: str = 'constant'
     schedule_args: dict = field(default_factory=dict)
     ema: float = 0.
-    precision: str = 'float32'
+    precision: str = ''
     monitor: str = 'val_miou'
     reduce: dict = field(default_factory=dict)
     stop: dict = field(default_factory=dict)
@@ -72,11 +73,12 @@ class Recipe:
 
 # %% ../nbs/11_recipes.ipynb #1bef1c6c
 class Profile(NamedTuple):
-    "What a machine can afford: channels of the first level at most (0: as reported) and tile passes in all."
+    "What a machine can afford: channels of the first level at most (0: as reported), tile passes in all, and whether to compute in bfloat16 where that is faster."
     width: int
     passes: int
+    mixed: bool = True
 
-PROFILES = {'quick': Profile(8, 3_000), 'cpu': Profile(16, 60_000), 'gpu': Profile(0, 100_000)}
+PROFILES = {'quick': Profile(8, 3_000, mixed=False), 'cpu': Profile(16, 60_000), 'gpu': Profile(0, 100_000)}
 
 # %% ../nbs/11_recipes.ipynb #fb1d21c3
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
@@ -175,6 +177,28 @@ def _functions(value, blocks):
     (name, args), = value.items()
     return functools.partial(named(blocks, name, 'block'), **{k: _functions(v, blocks) for k, v in (args or {}).items()})
 
+# %% ../nbs/11_recipes.ipynb #c62eb3f0
+PRECISIONS = ('float32', 'mixed_bfloat16', 'mixed_float16')
+
+def precision(recipe):
+    "What `recipe` computes in, a Keras dtype policy: its own, else what is `fastest` here where its profile allows that, else float32."
+    name = recipe.precision or (fastest() if PROFILES[recipe.profile].mixed else 'float32')
+    if name not in PRECISIONS: raise MarsError(f'unknown precision {name!r:.60}; did you mean {nearest(name, PRECISIONS)}?')
+    return name
+
+@functools.cache
+def fastest():
+    "'mixed_bfloat16' where this machine has units for it (processors with AVX-512 BF16 or AMX under TensorFlow, NVIDIA GPUs since Ampere), else 'float32'."
+    import keras
+    if keras.backend.backend() == 'jax':
+        import jax
+        gpus = [float(d.compute_capability) for d in jax.devices() if d.platform == 'gpu']
+    else:
+        import tensorflow as tf
+        gpus = [tf.config.experimental.get_device_details(d).get('compute_capability', (0,))[0] for d in tf.config.list_physical_devices('GPU')]
+        if not gpus and Path('/proc/cpuinfo').exists(): return 'mixed_bfloat16' if re.search(r'\b(avx512_bf16|amx_bf16)\b', Path('/proc/cpuinfo').read_text()) else 'float32'
+    return 'mixed_bfloat16' if gpus and min(gpus) >= 8 else 'float32'
+
 # %% ../nbs/11_recipes.ipynb #f7dfc8fd
 def widths(recipe):
     "The channels of each level: as the recipe says, narrowed in proportion to `recipe.width`, else to what its profile affords."
@@ -186,7 +210,7 @@ def build(recipe):
     from marsnb import blocks  # Keras takes seconds to import: who only reads recipes need not wait
     from marsnb.models import all as models
     f = named(models, recipe.model, 'architecture')
-    with _precision(recipe.precision), _in_a_line(f'model {recipe.model} with {recipe.model_args!r:.80}'): return f((*TILE, 1), N_CLASSES, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
+    with _computing_in(precision(recipe)), _in_a_line(f'model {recipe.model} with {recipe.model_args!r:.80}'): return f((*TILE, 1), N_CLASSES, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
 
 @contextlib.contextmanager
 def _in_a_line(what):
@@ -196,16 +220,13 @@ def _in_a_line(what):
     except (TypeError, ValueError, AttributeError, KeyError, IndexError, ZeroDivisionError) as e: raise MarsError(f'{what}: {" ".join(str(e).split())[:160]}') from None
 
 @contextlib.contextmanager
-def _precision(name):
-    "Layers made within compute in the precision `name`."
+def _computing_in(policy):
+    "Layers made within compute by Keras' dtype `policy`."
     import keras
-    if name not in PRECISIONS: raise MarsError(f'unknown precision {name!r:.60}; did you mean {nearest(name, PRECISIONS)}?')
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
+    keras.config.set_dtype_policy(policy)
     try: yield
     finally: keras.config.set_dtype_policy(before)
-
-PRECISIONS = ('float32', 'mixed_bfloat16', 'mixed_float16')
 
 # %% ../nbs/11_recipes.ipynb #bcec8d38
 def class_weights(recipe, masks):

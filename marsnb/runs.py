@@ -224,7 +224,7 @@ def execute(recipe, ready):
     from marsnb.train import best_epoch
     result = figures | {'epochs': len(history), 'best_epoch': best_epoch(history, recipe.monitor) + 1 if history else 0}
     record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe), 'recipe': recipes.differs(recipe),
-              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': cost, 'environment': environment(fingerprint(ready.tiles))}
+              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': cost, 'environment': environment(fingerprint(ready.tiles)) | {'precision': recipes.precision(recipe)}}
     with atomic(home/'record.json') as t: t.write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
     _state(recipe, ready.tiles).unlink(missing_ok=True)
     return record
@@ -253,7 +253,7 @@ def _cost(net, seconds, passes):
 # %% ../nbs/11a_runs.ipynb #bc0392e0
 def surroundings(record):
     "What the figures of `record` depend on besides recipe and data, as one flat mapping: backend, device, versions."
-    return {k: record['environment'].get(k) for k in ('backend', 'device', 'python')} | record['environment'].get('packages', {})
+    return {k: record['environment'].get(k) for k in ('backend', 'device', 'precision', 'python')} | record['environment'].get('packages', {})
 
 def unlike(a, b):
     "Where the nested mappings and lists `a` and `b` differ: rows (place, value in a, value in b)."

@@ -7,7 +7,7 @@ __all__ = ['SETTINGS', 'cores', 'side_by_side', 'local', 'client', 'progress', '
            'sweep']
 
 # %% ../nbs/11d_sweep.ipynb #4471023a
-import contextlib, functools, logging, multiprocessing, os, re, signal, time, uuid
+import contextlib, logging, multiprocessing, os, re, signal, time, uuid
 from types import SimpleNamespace
 
 from . import page, plan, recipes, runs
