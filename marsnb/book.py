@@ -237,7 +237,7 @@ def contents(files, teams, pages, suites):
     "The table of contents of the staged `files`, given the page of each team, the `pages` of runs and the order of the suites."
     out = files[0].parent
     place = lambda p: p.relative_to(out).with_suffix('').as_posix()
-    first = [n for n in ('compare', 'claims', 'cost', 'failures', 'dataset', 'method') if n in {place(f) for f in files}]
+    first = [n for n in ('compare', 'claims', 'ideas', 'cost', 'failures', 'dataset', 'network', 'method') if n in {place(f) for f in files}]
     own = lambda team: pages[(pages.suite == suites[0]) & (pages.team == team)]
     of_team = {report.TEAMS.get(t, str(t)): (place(f), [(place(p), name) for p, name in zip(own(t).file, own(t).title)]) for t, f in teams.items()}
     others = {s: [place(p) for p in pages[pages.suite == s].file] for s in suites[1:]}

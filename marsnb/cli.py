@@ -252,7 +252,7 @@ def predict_images(paths, out, masks, model, tta, **how):
 @click.option('--data', 'file', default='', help='instead of images, the unlabelled tiles of this npz in the course\'s layout')
 @click.option('--out', default='', help='folder for the maps [default: terrain]; with --data, npz for the masks: predictions, uint8 (n, 64, 128) [default: predictions.npz]')
 @click.option('--model', default='', help='a .keras file, as a run leaves it; default: the network that comes with marsnb')
-@click.option('--background/--no-background', default=True, show_default=True, help='whether background may be predicted')
+@click.option('--background/--no-background', default=None, help='whether background may be predicted; default: with --model yes, with the network that comes with marsnb, which does not know it, no')
 @click.option('--tta', is_flag=True, help='look at each tile as it is and mirrored, four times, and take the mean')
 @click.option('--scale', type=float, help='pixels of the network per pixel of the image; default: the image is a whole frame, 128 pixels wide to the network')
 @click.option('--mask', 'masks', multiple=True, help='what is not 0 in this picture, or in that of the image\'s name in this folder, is not assessed; may be given again')
@@ -266,6 +266,7 @@ def predict(images, file, out, submission, model, background, tta, masks, scale,
     if file and (scale is not None or masks or keep): raise MarsError('predict: --scale, --mask and --probabilities go with images, not with --data')
     if images and submission: raise MarsError('predict: --submission goes with --data, not with images')
     if not (scale is None or 0 < scale < 1e3) or not 0 <= sure <= 1: raise MarsError('predict: --scale must be a number above 0, --sure one from 0 to 1')
+    background = bool(model) if background is None else background
     if file: return predict_tiles(file, out or 'predictions.npz', submission, model, tta, background)
     with in_a_line(): sys.exit(predict_images(images, out or 'terrain', masks, model, tta, background=background, scale=scale, sure=sure, keep=keep))
 

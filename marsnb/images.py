@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST', 'SURE', 'UNSURE', 'HIDDEN', 'NOT_ASSESSED', 'COLUMNS', 'LONGEST', 'OUTPUTS', 'FLAGSHIP', 'read', 'resized',
            'to_scale', 'starts', 'window', 'blended', 'mirrored', 'stretched', 'hidden', 'assess', 'areas', 'overlay',
-           'draw', 'frames', 'masks_of', 'earlier', 'outputs', 'map_image', 'save', 'map_images', 'network']
+           'draw', 'frames', 'masks_of', 'earlier', 'outputs', 'map_image', 'save', 'map_images', 'network', 'ship']
 
 # %% ../nbs/09b_images.ipynb #773762a9
 import csv, itertools, os
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from keras import ops
 
-from . import infer
+from . import infer, runs
 from .convert import PICTURES, named, picture
 from .core import CLASSES, MarsError, N_CLASSES, PALETTE, ROOT, TILE, atomic
 
@@ -230,3 +230,11 @@ def network(path='', tta=False):
     net = infer.open_model(path or FLAGSHIP)
     if net.input_shape[-1] != 1 or net.outputs[0].shape[-1] != N_CLASSES: raise MarsError(f'{path}: from {net.input_shape} to {net.outputs[0].shape}, but grey tiles to {N_CLASSES} classes are expected')
     return mirrored(net) if tta else net
+
+def ship(network, run, to=FLAGSHIP):
+    "Make the `.keras` file `network`, which the run in the folder `run` left, the one that comes with the package: it goes to `to`, the run's record beside it. Raises `MarsError` where they do not belong together."
+    net, record = infer.open_model(network), runs.read(run)
+    if not record or net.count_params() != record['cost']['parameters']: raise MarsError(f'{network}: not the network of the run in {run}; name its best.keras and the folder of its record')
+    Path(to).parent.mkdir(exist_ok=True)
+    for source, target in ((network, Path(to)), (Path(run)/'record.json', Path(to).with_suffix('.json'))):
+        with atomic(target) as t: t.write_bytes(Path(source).read_bytes())

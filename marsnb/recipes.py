@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'WORDS', 'MOST', 'RECIPES', 'PRECISIONS', 'Recipe', 'Profile', 'make', 'read_yaml',
-           'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'widths', 'build', 'class_weights',
-           'loss', 'augmentation', 'Prepared', 'prepare', 'epochs', 'views', 'post', 'members']
+           'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'bfloat16_processor', 'widths', 'build',
+           'class_weights', 'loss', 'augmentation', 'Prepared', 'prepare', 'epochs', 'views', 'post', 'members']
 
 # %% ../nbs/11_recipes.ipynb #19e4a60a
 import contextlib, dataclasses, functools, hashlib, inspect, json, math, re
@@ -58,6 +58,7 @@ class Recipe:
     schedule_args: dict = field(default_factory=dict)
     ema: float = 0.
     precision: str = ''
+    devices: int = 1
     monitor: str = 'val_miou'
     reduce: dict = field(default_factory=dict)
     stop: dict = field(default_factory=dict)
@@ -109,6 +110,7 @@ def make(values, where='recipe'):
     if '\0' in recipe.data + recipe.out: raise MarsError(f'{where}: data and out must be paths')
     if len(recipe.members) > 100: raise MarsError(f'{where}: {len(recipe.members):,} members are too many; at most 100')
     if not recipe.widths or not all(type(w) is int and 0 < w <= 2**12 for w in recipe.widths): raise MarsError(f'{where}: widths must be whole numbers from 1 to {2**12}, not {recipe.widths!r:.60}')
+    if recipe.devices < 1 or recipe.batch % recipe.devices: raise MarsError(f'{where}: batch ({recipe.batch}) must be a multiple of devices ({recipe.devices})')
     if recipe.batch < 1 or len(recipe.class_weights) != N_CLASSES: raise MarsError(f'{where}: batch must be at least 1 and class_weights {N_CLASSES} numbers')
     return recipe
 
@@ -196,8 +198,13 @@ def fastest():
     else:
         import tensorflow as tf
         gpus = [tf.config.experimental.get_device_details(d).get('compute_capability', (0,))[0] for d in tf.config.list_physical_devices('GPU')]
-        if not gpus and Path('/proc/cpuinfo').exists(): return 'mixed_bfloat16' if re.search(r'\b(avx512_bf16|amx_bf16)\b', Path('/proc/cpuinfo').read_text()) else 'float32'
+        if not gpus: return 'mixed_bfloat16' if bfloat16_processor() else 'float32'
     return 'mixed_bfloat16' if gpus and min(gpus) >= 8 else 'float32'
+
+def bfloat16_processor():
+    "Whether the processor has units for bfloat16, as far as Linux tells."
+    about = Path('/proc/cpuinfo')
+    return about.exists() and bool(re.search(r'\b(avx512_bf16|amx_bf16)\b', about.read_text()))
 
 # %% ../nbs/11_recipes.ipynb #f7dfc8fd
 def widths(recipe):

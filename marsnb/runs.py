@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device', 'environment', 'read',
-           'finished', 'resident', 'trained', 'with_pseudo_labels', 'combined', 'measured', 'execute', 'writable',
-           'surroundings', 'unlike', 'repeats']
+           'finished', 'resident', 'trained', 'with_pseudo_labels', 'combined', 'measured', 'execute', 'portable',
+           'writable', 'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
 import dataclasses, json, math, os, platform, subprocess
@@ -124,10 +124,12 @@ def trained(recipe, ready):
     from marsnb import train
     work = workshop(recipe)
     writable(work)
-    model, epochs = resident(recipe, ready), recipes.epochs(recipe, len(ready.parts.train))
+    epochs = recipes.epochs(recipe, len(ready.parts.train))
     same = {k: getattr(recipe, k) for k in ('batch', 'seed', 'optimizer', 'optimizer_args', 'lr', 'schedule_args', 'monitor', 'reduce', 'stop')}
-    history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, schedule=pick(train.SCHEDULES, recipe.schedule, 'schedule'), adaptive=recipe.adaptive or None,
-                        path=_state(recipe, ready.tiles), callbacks=_callbacks(recipe, ready, epochs), **same)
+    with train.spread(recipe.devices):
+        model = resident(recipe, ready)
+        history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, schedule=pick(train.SCHEDULES, recipe.schedule, 'schedule'), adaptive=recipe.adaptive or None,
+                            path=_state(recipe, ready.tiles), callbacks=_callbacks(recipe, ready, epochs), **same)
     return model.net, history
 
 def _state(recipe, tiles): return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(tiles)[:8]}.npz'
@@ -224,14 +226,21 @@ def execute(recipe, ready):
     from marsnb.train import best_epoch
     result = figures | {'epochs': len(history), 'best_epoch': best_epoch(history, recipe.monitor) + 1 if history else 0}
     record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe), 'recipe': recipes.differs(recipe),
-              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': cost, 'environment': environment(fingerprint(ready.tiles)) | {'precision': recipes.precision(recipe)}}
+              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': cost, 'environment': environment(fingerprint(ready.tiles)) | {'precision': 'float32' if recipe.members else recipes.precision(recipe)}}
     with atomic(home/'record.json') as t: t.write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
     _state(recipe, ready.tiles).unlink(missing_ok=True)
     return record
 
+def portable(recipe, net):
+    "`net`, trained by `recipe`, with the same weights and computing in float32, which every machine does well."
+    if recipe.members or recipes.precision(recipe) == 'float32': return net
+    new = recipes.build(dataclasses.replace(recipe, precision='float32'))
+    new.set_weights(net.get_weights())
+    return new
+
 def _write(home, work, recipe, net, history, test, unlabelled):
     "All files of a run but its record."
-    with atomic(work/'best.keras') as t: net.save(t.with_suffix('.keras')); os.replace(t.with_suffix('.keras'), t)
+    with atomic(work/'best.keras') as t: portable(recipe, net).save(t.with_suffix('.keras')); os.replace(t.with_suffix('.keras'), t)
     if history:
         with atomic(home/'history.csv') as t: pd.DataFrame(history).drop(columns='seconds').to_csv(t, index=False)
     _predictions(home/'test.npz', **test)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SCHEDULES', 'deterministic', 'order', 'Confusion', 'Resident', 'main', 'Consistent', 'best_epoch', 'waited',
            'plateau', 'constant', 'cosine', 'poly', 'Triangles', 'cyclical', 'save_state', 'load_state', 'Keeper',
-           'fit', 'accelerated', 'Pictures', 'plot_pictures', 'plot_class_weights']
+           'fit', 'accelerated', 'spread', 'Pictures', 'plot_pictures', 'plot_class_weights']
 
 # %% ../nbs/09_train.ipynb #630de83e
-import json, os, sys, time
+import contextlib, json, os, sys, time
 
 import keras
 import numpy as np
@@ -273,6 +273,18 @@ def accelerated():
         return jax.default_backend() == 'gpu'
     import tensorflow as tf
     return bool(tf.config.list_physical_devices('GPU'))
+
+# %% ../nbs/09_train.ipynb #1a5a8554
+@contextlib.contextmanager
+def spread(devices):
+    "Within, each batch is shared out among `devices` GPUs of this machine; with 1 all is as usual. Raises `MarsError` where there are not so many, or not under JAX."
+    if devices > 1:
+        if keras.backend.backend() != 'jax': raise MarsError(f'devices={devices}: only JAX shares a batch among GPUs; set KERAS_BACKEND=jax')
+        there = keras.distribution.list_devices()
+        if len(there) < devices: raise MarsError(f'devices={devices}: this machine has {len(there)}; ask for no more')
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=there[:devices]))
+    try: yield
+    finally: keras.distribution.set_distribution(None)
 
 # %% ../nbs/09_train.ipynb #c1ca9652
 class Pictures(keras.callbacks.Callback):

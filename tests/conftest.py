@@ -19,6 +19,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason='MARSNB_DATA names no file of real terrain'))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     "A file stays in one process, so that its fixtures are made once; notebooks share none, each goes where there is room."
     from xdist.scheduler import LoadFileScheduling

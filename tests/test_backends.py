@@ -40,3 +40,31 @@ def test_jax_alone(tmp_path):
     best, = (tmp_path/'a').rglob('best.keras')
     with_tf = infer.probabilities(infer.open_model(best), np.load(tmp_path/'a'/'seen.npy'))
     assert np.abs(with_tf - np.load(tmp_path/'a'/'said.npy')).max() < 1e-5
+
+
+SHARE = '''
+import json, sys
+from types import SimpleNamespace
+import numpy as np
+from marsnb import recipes, train
+from marsnb.data import synthetic
+tiles = synthetic(32, 8, 0)
+recipe = recipes.make({'widths': [4, 4], 'augment': {'flips': 1}, 'batch': 16})
+def losses(devices):
+    train.deterministic(0)
+    with train.spread(devices):
+        model = train.Resident(recipes.build(recipe), tiles.images, tiles.masks, recipes.loss(recipe), recipes.augmentation(recipe))
+        history = train.fit(model, SimpleNamespace(train=np.arange(24), val=np.arange(24, 32)), epochs=2, batch=16)
+        return [h[k] for h in history for k in ('loss', 'val_loss')], len(model.images.value.sharding.device_set)
+print(json.dumps([losses(1), losses(2)]))
+'''
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not importlib.util.find_spec('jax'), reason='JAX is not installed')
+def test_a_batch_shared_by_two_devices():
+    env = os.environ | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2'}
+    r = subprocess.run([sys.executable, '-c', SHARE], env=env, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr[-3000:]
+    (one, on), (two, both) = json.loads(r.stdout.splitlines()[-1])
+    assert (on, both) == (1, 2) and np.allclose(one, two, rtol=0, atol=1e-5) and one[0] > one[2]
