@@ -172,7 +172,6 @@ recipe = recipes.make(dict(team='bench', row='short', epochs=1, out=tempfile.mkd
 # %% ../nbs/21_speed.ipynb #f1589915
 def floor():
     "Seconds a tile that training the network of `WIDTHS` would take at the measured rates of multiplying and of copying: one row a limit."
-    import keras
     from keras import ops
     from marsnb import recipes
     from marsnb.blocks import flops

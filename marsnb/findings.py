@@ -6,11 +6,11 @@
 __all__ = ['COLOURS', 'BASELINES', 'COLUMNS', 'LIKE', 'SHIPPED', 'span', 'standing', 'named', 'plot_ladder', 'ladder', 'reported',
            'headlines', 'as_reported', 'like', 'beside', 'showcase', 'per_class', 'confusion', 'remark', 'team_tables',
            'team_classes', 'front', 'plot_cost', 'cost', 'ideas', 'plot_ideas', 'gains', 'model_card', 'card_figures',
-           'by_tile', 'hardest', 'at_hand', 'plot_tiles', 'failures', 'tally', 'overview', 'details', 'certainty',
-           'summary']
+           'by_tile', 'hardest', 'at_hand', 'examples', 'plot_tiles', 'failures', 'tally', 'overview', 'details',
+           'certainty', 'summary']
 
 # %% ../nbs/12b_findings.ipynb #010bb44a
-import html, json, re, textwrap
+import functools, html, json, re, textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,8 +22,8 @@ from IPython.display import HTML, Markdown
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from . import metrics, runs, verdicts
-from .core import CLASSES, MarsError, ROOT, show_tiles
-from .report import TEAMS, VARIANT, change, describe, on_mars, plain, suites, tidy, title
+from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
+from .report import TEAMS, VARIANT, change, describe, gallery, on_mars, plain, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -33,10 +33,10 @@ def span(low, high, form='{:.3f}'):
 def standing(records):
     "A row for each row of `records` (one suite), best first: miou of all test tiles with interval, mean over seeds, seeds, score, IoU of each terrain, cost."
     found = []
-    for (team, row), runs in records.groupby(['team', 'row'], sort=True):
-        at, cm = verdicts.level(runs), verdicts.pooled(runs)
+    for (team, row), own in records.groupby(['team', 'row'], sort=True):
+        at, cm = verdicts.level(own), verdicts.pooled(own)
         found.append({'team': team, 'row': row} | at._asdict() | {'score': float(metrics.score(cm))} | dict(zip(CLASSES[1:], metrics.iou(cm)[1:].tolist()))
-                     | {'parameters': int(runs.parameters.mean()), 'minutes': runs.seconds.mean() / 60, 'tiles_per_second': runs.tiles_per_second.mean(), 'memory_mb': runs.memory_mb.max()})
+                     | {'parameters': int(own.parameters.mean()), 'minutes': own.seconds.mean() / 60, 'tiles_per_second': own.tiles_per_second.mean(), 'memory_mb': own.memory_mb.max()})
     return pd.DataFrame(found).sort_values('value', ascending=False, kind='stable', ignore_index=True)
 
 def named(rows):
@@ -267,21 +267,32 @@ def hardest(records, n=12):
     tiles = by_tile(records)
     rows = tiles.drop_duplicates(['team', 'row', 'tile']).groupby('tile').size()
     tiles, found = tiles[tiles.tile.isin(rows.index[rows * 2 >= rows.max()])] if len(rows) else tiles, []
-    for tile, runs in tiles.groupby('tile'):
-        cm = np.sum(list(runs.confusion), 0)[1:]; wrong = cm.copy(); wrong[np.arange(len(cm)), np.arange(1, len(cm) + 1)] = 0
+    for tile, own in tiles.groupby('tile'):
+        cm = np.sum(list(own.confusion), 0)[1:]; wrong = cm.copy(); wrong[np.arange(len(cm)), np.arange(1, len(cm) + 1)] = 0
         true, taken = np.unravel_index(wrong.argmax(), wrong.shape)
-        found.append({'tile': tile, 'rover stop': runs.group.iloc[0], 'best row': runs.right.max(), 'mean': runs.right.mean(), 'rows': len(runs.drop_duplicates(['team', 'row'])), 'mostly': CLASSES[1 + cm.sum(1).argmax()], 'most taken': f'{CLASSES[1 + true]} for {CLASSES[taken]}'})
+        found.append({'tile': tile, 'rover stop': own.group.iloc[0], 'best row': own.right.max(), 'mean': own.right.mean(), 'rows': len(own.drop_duplicates(['team', 'row'])), 'mostly': CLASSES[1 + cm.sum(1).argmax()], 'most taken': f'{CLASSES[1 + true]} for {CLASSES[taken]}'})
     return pd.DataFrame(found, columns=['tile', 'rover stop', 'best row', 'mean', 'rows', 'mostly', 'most taken']).sort_values(['best row', 'tile'], ignore_index=True)[:n]
 
-# %% ../nbs/12b_findings.ipynb #11c7cf71
+# %% ../nbs/12b_findings.ipynb #adcf95ce
 def at_hand(records):
     "The `Tiles` that `records` were made on if that data is here, else None."
-    from marsnb import data, recipes, runs
-    recipe = recipes.Recipe()
-    if runs.suite(recipe).partition('-')[0] != records.suite.iloc[0].partition('-')[0]: return None
-    try: tiles = recipes.prepare(recipe).tiles
-    except MarsError: return None
-    return tiles if set(records.data_sha256) == {data.fingerprint(tiles)} else None
+    path = data_path()
+    if (path.stem.split('_')[0] if path else 'synthetic') != records.suite.iloc[0].partition('-')[0]: return None
+    tiles, sha256 = _here(path)
+    return tiles if set(records.data_sha256) == {sha256} else None
+
+@functools.cache
+def _here(path):
+    from marsnb import data
+    try: tiles = data.read(path)
+    except MarsError: return None, None
+    return tiles, data.fingerprint(tiles)
+
+def examples(run):
+    "The best, typical and worst test tiles of `run`, records of one run that kept its masks, with truth and prediction, where its data is here."
+    tiles = at_hand(run)
+    if tiles is None: return Markdown('Pictures of test tiles are shown where the data is at hand: build the report with `MARSNB_DATA` naming the file.')
+    with np.load(run.path.iloc[0]/'test.npz') as z: return gallery(tiles.images[z['tiles']], tiles.masks[z['tiles']], z['predictions'], z['tiles']) if 'predictions' in z else None
 
 def plot_tiles(tiles, numbers):
     "Image and truth of the tiles `numbers` of `tiles`."

@@ -209,9 +209,11 @@ def ranked(masks, predictions, n=3):
     return {'best': order[:n], 'typical': order[middle:middle + n], 'worst': order[-n:]}, accuracy
 
 def gallery(images, masks, predictions, ids, n=3):
-    "Draw the best, typical and worst `n` tiles: image, truth, prediction. `ids` names the tiles."
-    picks, accuracy = ranked(masks, predictions, n)
+    "Figures of the best, typical and worst `n` tiles: image, truth, prediction. `ids` names the tiles."
+    (picks, accuracy), figs = ranked(masks, predictions, n), []
     for name, pick in picks.items():
         fig = show_tiles(images[pick], masks[pick], predictions[pick], titles=[f'tile {ids[i]}: {accuracy[i]:.0%} right' for i in pick], rows=['image', 'truth', 'predicted'], width=3)
         fig.suptitle(name, x=.01, ha='left', fontsize=11)
+        figs.append(fig)
         fig.set_label(f'The {name} test tiles with truth and prediction: ' + ', '.join(f'tile {ids[i]}, {accuracy[i]:.0%} of its labelled pixels right' for i in pick))
+    return figs
