@@ -46,7 +46,7 @@ MOST = 12_000  # tiles; the table of distances grows with the square, 12,000 til
 
 def unlikeness(images, masks):
     "How unlike two tiles are in edges and masks: (n, n) float32, symmetric, root of (1 - correlation of the edges) + 4 (1 - Tanimoto coefficient of the masks)."
-    if len(images) > MOST: raise MarsError(f'{len(images):,} tiles are too many to compare each with each (at most {MOST:,}); clean them in portions')
+    if len(images) > MOST: raise MarsError(f'{len(images):,} tiles are too many to compare each with each (at most {MOST:,}); take fewer')
     e, m = edge_map(images), mask_map(masks)
     shared = m @ m.T
     size = np.diagonal(shared)
@@ -57,12 +57,14 @@ def unlikeness(images, masks):
 # %% ../nbs/01b_clean.ipynb #fa71b012
 def _all(masks, ids): return np.arange(len(masks)) if ids is None else np.asarray(ids, int)
 
-def outliers(images, masks, ids=None, least=6, gap=.47):
+def outliers(images, masks, ids=None, least=6, gap=.47, most=MOST):
     """Sorted numbers of the planted tiles among the tiles `ids`: groups of at least `least` tiles, at most a quarter of
     all, alike in mask and picture, and further than `gap` of unlikeness from all others beyond what holds the group together.
-    The persistence of single-linkage groups is that of HDBSCAN (Campello et al. 2013) and of 0-dimensional homology."""
+    The persistence of single-linkage groups is that of HDBSCAN (Campello et al. 2013) and of 0-dimensional homology. More than `most` tiles are looked through in
+    portions drawn at random, each with its share of a planted group: one with fewer than `least` tiles in a portion is not found there."""
     ids = _all(masks, ids)
     n = len(ids)
+    if n > most: return np.sort(np.concatenate([outliers(images, masks, some, least, gap, most) for some in np.array_split(rng(0, 'outliers').permutation(ids), -(-n // most))]))
     if n < 4 * least: return ids[:0]
     tree = linkage(squareform(unlikeness(images[ids], masks[ids]), checks=False), 'single')
     part = tree[:, :2].astype(int)  # the two groups that each step joins

@@ -74,6 +74,7 @@ def serve(connection, log, lock, environ, answer):
     parent = multiprocessing.parent_process().sentinel
     threading.Thread(target=lambda: (multiprocessing.connection.wait([parent]), os._exit(1)), daemon=True).start()
     os.setsid()  # Ctrl-C is for the parent, which ends its kernels
+    with contextlib.suppress(OSError): Path('/proc/self/autogroup').write_text(f'{os.nice(0)}')  # or Linux would give the new session its full share of the processor, however nice the parent is
     multiprocessing.set_start_method('fork', force=True)  # tqdm makes a lock; made this way it leaves nothing behind
     answer.send(hold(lock) if lock else None)
     noise = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
