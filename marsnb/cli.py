@@ -177,7 +177,7 @@ def pages():
     key = book.digest_of(template, known, *(ROOT/'marsnb'/f'{n}.py' for n in ('clean', 'data', 'recipes', 'report')))
     if page.exists() and page.with_suffix('.key').exists() and page.with_suffix('.key').read_text() == key: return
     click.echo('page dataset')
-    with in_a_line(): execute(template, page, {}, page.with_suffix('.log'))
+    with in_a_line(): execute(template, page, {}, page.with_name('failed.log'))
     book.put(page.with_suffix('.key'), key)
 
 # %% ../nbs/13_cli.ipynb #521cb70c

@@ -25,6 +25,11 @@ def book():
     return pages(HTML)
 
 
+def test_all_pages_are_there(book):
+    wanted = {'index', 'compare', 'claims', 'ideas', 'cost', 'failures', 'dataset', 'network', 'method', 'reproducing', 'references', *(p.stem for p in (ROOT/'nbs').glob('*.ipynb'))}
+    assert not (missing := wanted - {p.stem for p in book}), missing
+
+
 def test_second_report_does_no_work_twice(book):
     env = {k: v for k, v in os.environ.items() if k not in ('MARSNB_DATA', 'MARSNB_RUNS')}
     before = {p: p.stat().st_mtime_ns for p in (ROOT/'runs').rglob('*') if p.name in ('record.json', 'page.ipynb', 'dataset.ipynb')}
