@@ -129,6 +129,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'marsnb.book.forget': ('book.html#forget', 'marsnb/book.py'),
                              'marsnb.book.guard': ('book.html#guard', 'marsnb/book.py'),
                              'marsnb.book.guarded': ('book.html#guarded', 'marsnb/book.py'),
+                             'marsnb.book.of_contents': ('book.html#of_contents', 'marsnb/book.py'),
                              'marsnb.book.page': ('book.html#page', 'marsnb/book.py'),
                              'marsnb.book.put': ('book.html#put', 'marsnb/book.py'),
                              'marsnb.book.read_page': ('book.html#read_page', 'marsnb/book.py'),

@@ -6,7 +6,7 @@
 __all__ = ['BOOK', 'PAGES', 'EXPERIMENTS', 'PICTURES', 'SAID', 'HIDDEN', 'CODE', 'LIBRARY', 'TAGS', 'ATTRIBUTES', 'digest_of',
            'put', 'slug', 'run_cell', 'shown', 'executed', 'read_page', 'sayings', 'called', 'above', 'alternatives',
            'chapter', 'page', 'forget', 'toc', 'summary_pages', 'foreign', 'run_page', 'run_pages', 'stage', 'contents',
-           'guarded', 'said_of', 'guard', 'restrict', 'scripts', 'setup', 'build']
+           'guarded', 'said_of', 'guard', 'restrict', 'scripts', 'of_contents', 'setup', 'build']
 
 # %% ../nbs/12c_book.ipynb #8170507d
 import ast, base64, hashlib, html, io, json, os, re, subprocess, sys, time
@@ -282,8 +282,14 @@ def scripts(app, name, template, context, doctree):
     context['script_files'] = [f for (file, body), f in kept.items() if 'thebe' not in f'{file}{body}'.lower()]
     if 'pagetitle' in context: context['pagetitle'] = html.escape(context['pagetitle'], quote=False)
 
+def of_contents(app, env):
+    "All pages are to be written again where the table of contents is another, since each shows it; Sphinx would write those alone that changed themselves."
+    before, env.contents = getattr(env, 'contents', None), digest_of(Path(app.srcdir)/'_toc.yml')
+    return [] if before == env.contents else sorted(env.found_docs)
+
 def setup(app):
     "What Sphinx calls of this extension."
+    app.connect('env-updated', of_contents)
     app.connect('doctree-read', guard, priority=100)  # before pictures and files are collected
     app.connect('html-page-context', scripts, priority=900)  # after the theme
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

@@ -30,6 +30,13 @@ def test_all_pages_are_there(book):
     assert not (missing := wanted - {p.stem for p in book}), missing
 
 
+def test_every_page_shows_the_whole_contents(book):
+    from bs4 import BeautifulSoup
+    def shown(page): return [' '.join(a.text.split()) for a in BeautifulSoup(page.read_text(encoding='utf-8'), 'html.parser').select('nav.bd-links a')]
+    first = shown(HTML/'index.html')
+    assert len(first) > 30 and not (stale := [p.name for p in book if shown(p) != first]), stale
+
+
 def test_second_report_does_no_work_twice(book):
     env = {k: v for k, v in os.environ.items() if k not in ('MARSNB_DATA', 'MARSNB_RUNS')}
     before = {p: p.stat().st_mtime_ns for p in (ROOT/'runs').rglob('*') if p.name in ('record.json', 'page.ipynb', 'dataset.ipynb')}
