@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['MOST', 'SURE', 'UNSURE', 'HIDDEN', 'NOT_ASSESSED', 'COLUMNS', 'LONGEST', 'OUTPUTS', 'FLAGSHIP', 'read', 'resized',
            'to_scale', 'starts', 'window', 'blended', 'mirrored', 'stretched', 'hidden', 'assess', 'areas', 'overlay',
-           'draw', 'frames', 'masks_of', 'earlier', 'outputs', 'map_image', 'save', 'map_images', 'network', 'ship']
+           'draw', 'frames', 'masks_of', 'earlier', 'outputs', 'map_image', 'save', 'map_images', 'network', 'halved',
+           'ship']
 
 # %% ../nbs/09b_images.ipynb #773762a9
-import csv, itertools, os
+import csv, io, itertools, os, zipfile
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -231,10 +233,24 @@ def network(path='', tta=False):
     if net.input_shape[-1] != 1 or net.outputs[0].shape[-1] != N_CLASSES: raise MarsError(f'{path}: from {net.input_shape} to {net.outputs[0].shape}, but grey tiles to {N_CLASSES} classes are expected')
     return mirrored(net) if tta else net
 
+def halved(path, to):
+    "Write the `.keras` file `path` with its kernels in float16 to `to`: half the size. Keras reads it as any other, into float32."
+    with zipfile.ZipFile(path) as old, atomic(to) as t, zipfile.ZipFile(t, 'w', zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist(): new.writestr(name, _half(old.read(name)) if name.endswith('.h5') else old.read(name))
+
+def _half(weights):
+    "The HDF5 file of the bytes `weights` with all that is large in float16."
+    with h5py.File(io.BytesIO(weights)) as old, h5py.File(out := io.BytesIO(), 'w') as new:
+        def copy(name, item):
+            made = new.create_dataset(name, data=item[()].astype('float16' if item.size > 999 else item.dtype)) if isinstance(item, h5py.Dataset) else new.require_group(name)
+            made.attrs.update(item.attrs)
+        old.visititems(copy)
+    return out.getvalue()
+
 def ship(network, run, to=FLAGSHIP):
-    "Make the `.keras` file `network`, which the run in the folder `run` left, the one that comes with the package: it goes to `to`, the run's record beside it. Raises `MarsError` where they do not belong together."
+    "Make the `.keras` file `network`, which the run in the folder `run` left, the one that comes with the package: it goes to `to`, in float16, the run's record beside it. Raises `MarsError` where they do not belong together."
     net, record = infer.open_model(network), runs.read(run)
     if not record or net.count_params() != record['cost']['parameters']: raise MarsError(f'{network}: not the network of the run in {run}; name its best.keras and the folder of its record')
     Path(to).parent.mkdir(exist_ok=True)
-    for source, target in ((network, Path(to)), (Path(run)/'record.json', Path(to).with_suffix('.json'))):
-        with atomic(target) as t: t.write_bytes(Path(source).read_bytes())
+    halved(network, to)
+    with atomic(Path(to).with_suffix('.json')) as t: t.write_bytes((Path(run)/'record.json').read_bytes())
