@@ -53,7 +53,7 @@ def overview(x, ch):
     return context(strip_pool(aspp(res(x, ch, after=[se]), ch, (1, 2, 3))), 4)
 
 @architecture
-def terrain_net(shape, n_classes, widths=(48, 96, 192, 256), block=functools.partial(res, after=[se]), bridge=overview, ch=None, after=(), patch=2):
+def terrain_net(shape, n_classes, widths=(16, 64, 128, 256), block=functools.partial(res, after=[se]), bridge=overview, ch=None, after=(), patch=2):
     "Ours: residual SE encoder from half resolution on, smoothed pooling, context at the coarsest, all levels joined at `ch` channels (else `widths[0]`); `after`: words before the logits."
     inp, ch = keras.Input(shape), ch or widths[0]
     x = conv(inp, widths[0], 2 * patch, strides=patch)
