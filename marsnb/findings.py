@@ -230,8 +230,9 @@ def plot_ideas(changes):
 
 def gains(changes):
     "The table `changes` of `ideas`, for a page."
-    shown = changes.assign(interval=[span(a, b, '{:+.3f}') for a, b in zip(changes.low, changes.high)])[['row', 'change', 'seeds', 'val', 'value', 'interval', 'probability']]
-    return tidy(shown.rename(columns={'val': 'val miou', 'value': 'test miou', 'probability': 'probability of a gain'}), **{'val miou': '{:+.3f}', 'test miou': '{:+.3f}', 'probability of a gain': '{:.2f}'})
+    shown = changes.assign(change=changes.row + ': ' + changes.change if changes.row.nunique() > 1 else changes.change, interval=[span(a, b, '{:+.3f}') for a, b in zip(changes.low, changes.high)])
+    names = {'change': 'change', 'seeds': 'seeds', 'val': 'val', 'value': 'test', 'interval': '95 % interval', 'probability': 'a gain'}
+    return tidy(shown[list(names)].rename(columns=names), val='{:+.3f}', test='{:+.3f}', **{'a gain': '{:.0%}'})
 
 # %% ../nbs/12b_findings.ipynb #fd116ef0
 SHIPPED = ROOT/'marsnb'/'weights'/'flagship.json'
