@@ -27,6 +27,7 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp('book')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verdicts, 'CACHE', folder/'draws')
+        patch.setattr(book, 'PAGES', folder/'pages')  # other tests make those of this clone meanwhile
         made_up.suite(folder/'records', rows=14, seeds=2)
         made_up.suite(folder/'records', rows=2, suite='synthetic-quick')
         table = report.records(folder/'records')
@@ -174,7 +175,7 @@ def spent():
 @pytest.mark.soak
 def test_a_full_report_is_built_in_time(tmp_path, monkeypatch):
     "70 rows x 3 seeds with all notebooks in 90 s; again in 30 s when one record changed. In processor seconds, so that a busy machine is no excuse and no obstacle."
-    monkeypatch.setattr(verdicts, 'CACHE', tmp_path/'draws')
+    monkeypatch.setattr(verdicts, 'CACHE', tmp_path/'draws'); monkeypatch.setattr(book, 'PAGES', tmp_path/'pages')
     table = made_up.suite(tmp_path/'records', rows=70, seeds=3)
     for limit in (90, 30):
         start, clock = spent(), time.monotonic()
