@@ -54,7 +54,7 @@ def loading(path, repeats=3):
     return measure({'np.load': ('import numpy as np, marsnb.data', f'z = np.load({str(path)!r}); a, b = z["training_set"], z["test_set"]'),
                     'marsnb': ('import marsnb.data', f't = marsnb.data.load({str(path)!r})')}, repeats)
 
-# %% ../nbs/21_speed.ipynb #92776b06
+# %% ../nbs/21_speed.ipynb #a7ee1fc3
 WIDTHS = (16, 32, 64)
 
 def noise(n):
@@ -62,6 +62,7 @@ def noise(n):
     images = rng(0, 'bench').integers(0, 256, (n, *TILE), np.uint8)
     return images, images // 52
 
+# %% ../nbs/21_speed.ipynb #92776b06
 def as_reported(images, masks, epochs=1, size=None, batch=32):
     "Seconds of each of `epochs` of `size` tiles (default: all): float32 arrays, `tf.data` and `model.fit`, as the five teams did it."
     import keras
@@ -106,6 +107,7 @@ def torch_unet(widths=WIDTHS):
             return self.head(x)
     return UNet()
 
+# %% ../nbs/21_speed.ipynb #4aca4352
 def in_torch(images, masks, epochs=1, size=None, batch=32):
     "Seconds of each of `epochs` of `size` tiles (default: all) in PyTorch."
     import torch

@@ -38,6 +38,7 @@ def batch(x):
     if keras.backend.backend() == 'tensorflow': normalise.call = types.MethodType(_fused, normalise)  # files hold Keras' own layer
     return normalise(x)
 
+# %% ../nbs/03_blocks.ipynb #4ab44f44
 def group(x, groups=8):
     "Group normalisation (arXiv 1803.08494) with `groups` groups, or fewer where the channels do not divide by it."
     return layers.GroupNormalization(math.gcd(groups, x.shape[-1]))(x)

@@ -225,6 +225,7 @@ def predict_tiles(file, out, submission, model, tta, background):
         for done, n in infer.predict_file(net, itertools.chain([first], blocks), out, submission, background): bar.update(task, completed=done)
     click.echo(f'{out}: {n:,} masks' + (f'; {submission}' if submission else ''))
 
+# %% ../nbs/13_cli.ipynb #012f56ae
 def predict_images(paths, out, masks, model, tta, **how):
     "Map the images that `paths` name into the folder `out`; gives the exit code: 0, or 1 if some were broken."
     from rich.console import Console

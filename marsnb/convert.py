@@ -28,7 +28,7 @@ def named(folder):
     "The pictures in `folder` by their stem, which is that of the frame: masks say MXY or RNG where frames say EDR. Empty where there is no such folder."
     return {re.sub('(MXY|RNG)_', 'EDR_', p.stem): p for p in sorted(folder.glob('*')) if p.suffix.lower() in PICTURES and p.is_file()}
 
-# %% ../nbs/01c_convert.ipynb #2747fc02
+# %% ../nbs/01c_convert.ipynb #d238557d
 def _torn(path):
     "Whether a JPEG ends within its last scan: OpenCV fills it up and says nothing."
     with open(path, 'rb') as f:
@@ -44,6 +44,7 @@ def picture(path, flags=cv2.IMREAD_GRAYSCALE):
     if x is None: raise MarsError(f'{path.name}: not a readable picture')
     return x
 
+# %% ../nbs/01c_convert.ipynb #2747fc02
 MOST = 2**25  # pixels of a frame, 8192 x 4096: what is larger is not unpacked
 
 def _read(path, flags):

@@ -23,6 +23,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from . import metrics, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
+from .recipes import Recipe
 from .report import TEAMS, VARIANT, change, describe, gallery, on_mars, plain, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
@@ -203,7 +204,7 @@ def cost(rows):
     shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, 'parameters': rows.parameters, 'seconds of training': rows.minutes * 60, 'tiles a second': rows.tiles_per_second, 'memory (MB)': rows.memory_mb})
     return tidy(shown, **{'seconds of training': '{:,.0f}', 'tiles a second': '{:,.0f}', 'memory (MB)': '{:,.0f}'})
 
-# %% ../nbs/12b_findings.ipynb #7952f676
+# %% ../nbs/12b_findings.ipynb #310f5782
 def ideas(records):
     "What each change of a row gave in the first suite of `records`, best first: `row`, `change`, `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), and the probability that it is a gain."
     first, found = records[records.suite == suites(records)[0]], []
@@ -215,6 +216,7 @@ def ideas(records):
     columns = ['row', 'change', 'seeds', 'val', 'value', 'low', 'high', 'probability']
     return pd.DataFrame(found, columns=columns).sort_values('value', ascending=False, kind='stable', ignore_index=True)
 
+# %% ../nbs/12b_findings.ipynb #28530b5a
 def plot_ideas(changes):
     "The table `changes` of `ideas`: points with their intervals about zero."
     fig, ax = plt.subplots(figsize=(5.6, 1. + .3 * len(changes)), layout='constrained')
@@ -228,6 +230,7 @@ def plot_ideas(changes):
     fig.set_label(f'Change of mean IoU by each of {len(changes)} ideas' + (f', from {changes.change.iloc[0]} with {changes.value.iloc[0]:+.3f} down to {changes.change.iloc[-1]} with {changes.value.iloc[-1]:+.3f}' if len(changes) else ''))
     return fig
 
+# %% ../nbs/12b_findings.ipynb #e5e277b8
 def gains(changes):
     "The table `changes` of `ideas`, for a page."
     shown = changes.assign(change=changes.row + ': ' + changes.change if changes.row.nunique() > 1 else changes.change, interval=[span(a, b, '{:+.3f}') for a, b in zip(changes.low, changes.high)])
@@ -274,12 +277,11 @@ def hardest(records, n=12):
         found.append({'tile': tile, 'rover stop': own.group.iloc[0], 'best row': own.right.max(), 'mean': own.right.mean(), 'rows': len(own.drop_duplicates(['team', 'row'])), 'mostly': CLASSES[1 + cm.sum(1).argmax()], 'most taken': f'{CLASSES[1 + true]} for {CLASSES[taken]}'})
     return pd.DataFrame(found, columns=['tile', 'rover stop', 'best row', 'mean', 'rows', 'mostly', 'most taken']).sort_values(['best row', 'tile'], ignore_index=True)[:n]
 
-# %% ../nbs/12b_findings.ipynb #adcf95ce
+# %% ../nbs/12b_findings.ipynb #a929e147
 def at_hand(records):
     "The `Tiles` that `records` were made on if that data is here, else None."
-    path = data_path()
-    if (path.stem.split('_')[0] if path else 'synthetic') != records.suite.iloc[0].partition('-')[0]: return None
-    tiles, sha256 = _here(path)
+    if runs.suite(Recipe()).partition('-')[0] != records.suite.iloc[0].partition('-')[0]: return None
+    tiles, sha256 = _here(data_path())
     return tiles if set(records.data_sha256) == {sha256} else None
 
 @functools.cache
@@ -289,12 +291,14 @@ def _here(path):
     except MarsError: return None, None
     return tiles, data.fingerprint(tiles)
 
+# %% ../nbs/12b_findings.ipynb #78e7ef68
 def examples(run):
     "The best, typical and worst test tiles of `run`, records of one run that kept its masks, with truth and prediction, where its data is here."
     tiles = at_hand(run)
     if tiles is None: return Markdown('Pictures of test tiles are shown where the data is at hand: build the report with `MARSNB_DATA` naming the file.')
     with np.load(run.path.iloc[0]/'test.npz') as z: return gallery(tiles.images[z['tiles']], tiles.masks[z['tiles']], z['predictions'], z['tiles']) if 'predictions' in z else None
 
+# %% ../nbs/12b_findings.ipynb #7933d340
 def plot_tiles(tiles, numbers):
     "Image and truth of the tiles `numbers` of `tiles`."
     fig = show_tiles(tiles.images[numbers], tiles.masks[numbers], titles=[f'tile {i}' for i in numbers], rows=['image', 'truth'], width=2.2)

@@ -175,6 +175,7 @@ def earlier(out):
     except (ValueError, csv.Error, OSError): pass
     raise MarsError(f'{path}: not a table that predict wrote; name another folder with --out')
 
+# %% ../nbs/09b_images.ipynb #3cce1b2a
 def outputs(files, out, rows):
     "For each of `files` its path as seen from the folder `out`, and the name of its outputs there: one that no other has, `rows` of earlier calls included. Raises `MarsError` where a file of that name is not ours."
     known = {r[0]: r[1] for r in rows}; taken, given = {n.lower() for n in known.values()}, {}
@@ -223,7 +224,7 @@ def map_images(net, files, out, masks=None, keep=False, **how):
         save(out/name, p, codes, fig, keep)
         yield f, name, None
 
-# %% ../nbs/09b_images.ipynb #04c2bcc9
+# %% ../nbs/09b_images.ipynb #7feeafe0
 FLAGSHIP = ROOT/'marsnb'/'weights'/'flagship.keras'
 
 def network(path='', tta=False):
@@ -233,6 +234,7 @@ def network(path='', tta=False):
     if net.input_shape[-1] != 1 or net.outputs[0].shape[-1] != N_CLASSES: raise MarsError(f'{path}: from {net.input_shape} to {net.outputs[0].shape}, but grey tiles to {N_CLASSES} classes are expected')
     return mirrored(net) if tta else net
 
+# %% ../nbs/09b_images.ipynb #04c2bcc9
 def halved(path, to):
     "Write the `.keras` file `path` with its kernels in float16 to `to`: half the size. Keras reads it as any other, into float32."
     with zipfile.ZipFile(path) as old, atomic(to) as t, zipfile.ZipFile(t, 'w', zipfile.ZIP_DEFLATED) as new:
@@ -247,6 +249,7 @@ def _half(weights):
         old.visititems(copy)
     return out.getvalue()
 
+# %% ../nbs/09b_images.ipynb #462630be
 def ship(network, run, to=FLAGSHIP):
     "Make the `.keras` file `network`, which the run in the folder `run` left, the one that comes with the package: it goes to `to`, in float16, the run's record beside it. Raises `MarsError` where they do not belong together."
     net, record = infer.open_model(network), runs.read(run)

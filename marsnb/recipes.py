@@ -179,7 +179,7 @@ def _functions(value, blocks):
     (name, args), = value.items()
     return functools.partial(named(blocks, name, 'block'), **{k: _functions(v, blocks) for k, v in (args or {}).items()})
 
-# %% ../nbs/11_recipes.ipynb #c62eb3f0
+# %% ../nbs/11_recipes.ipynb #7bacd192
 PRECISIONS = ('float32', 'mixed_bfloat16', 'mixed_float16')
 
 def precision(recipe):
@@ -188,6 +188,7 @@ def precision(recipe):
     if name not in PRECISIONS: raise MarsError(f'unknown precision {name!r:.60}; did you mean {nearest(name, PRECISIONS)}?')
     return name
 
+# %% ../nbs/11_recipes.ipynb #c62eb3f0
 @functools.cache
 def fastest():
     "'mixed_bfloat16' where this machine has units for it (processors with AVX-512 BF16 or AMX under TensorFlow, NVIDIA GPUs since Ampere), else 'float32'."

@@ -203,7 +203,7 @@ def measured(recipe, ready, net):
     figures = {p: _judge(tiles.masks[getattr(parts, p)], m) for p, m in masks.items()}
     groups = {} if tiles.groups is None else {'groups': tiles.groups[parts.test]}
     test = {'predictions': masks['test'], 'tiles': parts.test, 'confusions': evaluate.per_tile(tiles.masks[parts.test], masks['test']).astype(np.uint16), **groups}
-    return figures | own, test, said(tiles.unlabelled[:UNLABELLED])
+    return figures | own, test, said(tiles.unlabelled[:0 if recipe.seed else UNLABELLED])
 
 def _ece(net, tiles, ids):
     from marsnb import evaluate, infer
@@ -246,7 +246,7 @@ def _write(home, work, recipe, net, history, test, unlabelled):
     if history:
         with atomic(home/'history.csv') as t: pd.DataFrame(history).drop(columns='seconds').to_csv(t, index=False, float_format='%.6g')
     if recipe.seed: test.pop('predictions')  # masks are kept of the first seed
-    elif len(unlabelled): _predictions(home/'unlabelled.npz', predictions=unlabelled)
+    if len(unlabelled): _predictions(home/'unlabelled.npz', predictions=unlabelled)
     _predictions(home/'test.npz', **test)
     if recipe.pictures: (home/'pictures.npz').write_bytes((work/'pictures.npz').read_bytes())
 
