@@ -340,6 +340,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'marsnb.infer.scales': ('infer.html#scales', 'marsnb/infer.py'),
                               'marsnb.infer.shifts': ('infer.html#shifts', 'marsnb/infer.py'),
                               'marsnb.infer.temperature': ('infer.html#temperature', 'marsnb/infer.py'),
+                              'marsnb.infer.thresholded': ('infer.html#thresholded', 'marsnb/infer.py'),
+                              'marsnb.infer.thresholds': ('infer.html#thresholds', 'marsnb/infer.py'),
                               'marsnb.infer.uncertainty': ('infer.html#uncertainty', 'marsnb/infer.py'),
                               'marsnb.infer.viewed': ('infer.html#viewed', 'marsnb/infer.py')},
             'marsnb.losses': { 'marsnb.losses._balanced': ('losses.html#_balanced', 'marsnb/losses.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIEWS', 'POST', 'open_model', 'masks', 'batches', 'predict', 'flips', 'shifts', 'scales', 'mean_probability',
            'viewed', 'components', 'borders', 'dilation', 'temperature', 'calibrated', 'probabilities', 'uncertainty',
-           'pseudo_labels', 'predict_file']
+           'thresholds', 'thresholded', 'pseudo_labels', 'predict_file']
 
 # %% ../nbs/09a_infer.ipynb #593c988d
 import contextlib, csv, zipfile
@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 from scipy import ndimage, optimize
 
-from . import netfile
+from . import metrics, netfile
 from .core import MarsError, N_CLASSES, atomic
 from .train import main
 
@@ -142,6 +142,25 @@ def probabilities(net, images, batch=64):
 def uncertainty(p):
     "Entropy of the probabilities `p` (..., n_classes) in units of its greatest value: 0 = sure, 1 = knows nothing."
     return -(p * np.log(np.maximum(p, 1e-12))).sum(-1) / np.log(p.shape[-1])
+
+# %% ../nbs/09a_infer.ipynb #56793979
+def thresholds(net, images, truth, predict_background=True, rounds=2):
+    """Thresholds (n_classes,) by which the probabilities that `net` gives to `images` (n, h, w) are divided for the greatest `miou` on the masks `truth` (n, h, w): those of the terrain classes are tried in turn,
+    from 1/8 to 8, `rounds` times; background keeps 1. Raises `MarsError` where no pixel is labelled."""
+    pairs = [(x[y > 0], y[y > 0]) for x, y in zip(_each(net, images), truth)]
+    x, y = (np.concatenate(a) for a in zip(*pairs))
+    if not len(y): raise MarsError('thresholds: no labelled pixel to choose them on')
+    logs, tried = np.zeros(x.shape[-1]), np.log(2) * np.arange(-3, 3.5, .5)
+    figure = lambda k, v: metrics.miou(metrics.confusion(y, masks(x - np.where(np.arange(len(logs)) == k, v, logs), predict_background), len(logs)))
+    for k in list(range(1, len(logs))) * rounds:
+        values = [figure(k, v) for v in tried]
+        if max(values) > figure(k, logs[k]): logs[k] = tried[int(np.argmax(values))]
+    return np.exp(logs)
+
+def thresholded(net, t):
+    "A `keras.Model` like `net` with its probabilities divided by the thresholds `t` (n_classes,), which are no probabilities any more."
+    x = keras.Input(net.input_shape[1:])
+    return keras.Model(x, main(net(x)) - np.log(t).astype(np.float32))
 
 # %% ../nbs/09a_infer.ipynb #6c8b6450
 def pseudo_labels(net, images, drop=.2, background=False):

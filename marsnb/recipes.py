@@ -70,6 +70,7 @@ class Recipe:
     tta: list = field(default_factory=list)
     post: list = field(default_factory=list)
     temperature: bool = False
+    thresholds: bool = False
     out: str = ''
 
 # %% ../nbs/11_recipes.ipynb #1bef1c6c

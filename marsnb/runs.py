@@ -177,7 +177,7 @@ def _member(recipe, tiles):
 
 # %% ../nbs/11a_runs.ipynb #9a257f51
 def _predictions(path, **arrays):
-    with atomic(path) as t, zipfile.ZipFile(t, 'w', zipfile.ZIP_BZIP2) as z:  # for masks a quarter less than np.savez_compressed takes; np.load reads it
+    with atomic(path) as t, zipfile.ZipFile(t, 'w', zipfile.ZIP_LZMA) as z:  # for masks a third less than np.savez_compressed takes; np.load reads it
         for name, array in arrays.items():
             with z.open(f'{name}.npy', 'w') as f: np.lib.format.write_array(f, np.ascontiguousarray(array), allow_pickle=False)
 
@@ -189,7 +189,7 @@ def _judge(masks, predictions):
 UNLABELLED = 1000  # predictions kept of unlabelled tiles, to be scored by whoever has their labels
 
 def measured(recipe, ready, net):
-    "What `net` with the views, temperature and post-processing of `recipe` says: the figures of val and test tiles, and the masks of test and unlabelled ones."
+    "What `net` with the views, temperature, thresholds and post-processing of `recipe` says: the figures of val and test tiles, and the masks of test and unlabelled ones."
     from marsnb import evaluate, infer
     tiles, parts, own = ready.tiles, ready.parts, {}
     net = infer.viewed(net, recipes.views(recipe))
@@ -198,6 +198,9 @@ def measured(recipe, ready, net):
         own['temperature'] = infer.temperature(net, tiles.images[parts.val], tiles.masks[parts.val])
         net = infer.calibrated(net, own['temperature'])
         own['ece']['after'] = _ece(net, tiles, parts.test)
+    if recipe.thresholds:
+        own['thresholds'] = infer.thresholds(net, tiles.images[parts.val], tiles.masks[parts.val], recipe.predict_background).tolist()
+        net = infer.thresholded(net, own['thresholds'])
     said = lambda images: infer.predict(net, images, recipe.predict_background, recipes.post(recipe))
     masks = {p: said(tiles.images[getattr(parts, p)]) for p in ('val', 'test')}
     figures = {p: _judge(tiles.masks[getattr(parts, p)], m) for p, m in masks.items()}
