@@ -208,11 +208,11 @@ def out_of_fold(images, masks, folds=5, q=8, seed=0):
     return labels, probs
 
 # %% ../nbs/01b_clean.ipynb #e2b31a09
-def suspicious(images, masks, ids=None, n=100, seed=0):
-    "Numbers of the `n` tiles among `ids` whose labels are doubted most: `label_noise` of `out_of_fold`, which looks at no other tile. In the place of Hendrix's list, which is not published."
+def suspicious(images, masks, ids=None, share=.1, seed=0):
+    "Numbers of the `share` of the tiles `ids` whose labels are doubted most: `label_noise` of `out_of_fold`, which looks at no other tile. In the place of Hendrix's list, which is not published."
     ids = _all(masks, ids)
-    if not 0 <= n <= len(ids) // 2: raise MarsError(f'suspicious: n={n} of {len(ids)} tiles; at most half can be left out')
+    if not 0 <= share <= .5: raise MarsError(f'suspicious: share={share}; from 0 to 0.5 can be left out')
     doubt = label_noise(*out_of_fold(images[ids], masks[ids], seed=seed))[1]
-    return np.sort(ids[np.argsort(-doubt, kind='stable')[:n]])
+    return np.sort(ids[np.argsort(-doubt, kind='stable')[:round(share * len(ids))]])
 
 STEPS = (outliers, single_class, discard, suspicious)  # what a recipe may name
