@@ -68,3 +68,27 @@ def test_a_batch_shared_by_two_devices():
     assert r.returncode == 0, r.stderr[-3000:]
     (one, on), (two, both) = json.loads(r.stdout.splitlines()[-1])
     assert (on, both) == (1, 2) and np.allclose(one, two, rtol=0, atol=1e-5) and one[0] > one[2]
+
+
+ROWS = '''
+import sys
+sys.modules['tensorflow'] = None
+import dataclasses, json, keras
+from marsnb import blocks, recipes
+from marsnb.data import synthetic
+rows = {f'{p.parent.name}/{p.stem}': recipes.load(p) for p in recipes.RECIPES.glob('*/*.yml')}
+networks = {str([r.model, r.widths, r.model_args]): row for row, r in rows.items() if not r.members}  # rows that share a network train it once
+for row in networks.values():
+    keras.utils.set_random_seed(0)
+    print(row, *blocks.smoke(recipes.build(dataclasses.replace(rows[row], width=4)), synthetic(8, 1), epochs=3), flush=True)
+'''
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not importlib.util.find_spec('jax'), reason='JAX is not installed')
+def test_the_networks_of_all_rows_learn_under_jax():
+    env = os.environ | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+    r = subprocess.run([sys.executable, '-c', ROWS], env=env, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr[-3000:]
+    losses = {row: [float(v) for v in said] for row, *said in map(str.split, r.stdout.splitlines())}
+    assert len(losses) > 30 and not [row for row, said in losses.items() if not said[-1] < said[0]]
