@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
-LONGEST = ('test_sweep', 'test_book', 'test_runs', 'test_notebooks')  # what takes longest begins first, beside all others
+LONGEST = ('test_soak', 'test_sweep', 'test_book', 'test_runs', 'test_notebooks')  # what takes longest begins first, beside all others
 
 
 def pytest_collection_modifyitems(items):
