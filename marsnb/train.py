@@ -64,7 +64,7 @@ def accelerated():
     return bool(tf.config.list_physical_devices('GPU'))
 
 def room():
-    "Bytes that are free in the memory of the GPU; infinitely many where there is none, for then the tiles are where they are needed, or where nothing is known of it."
+    "Bytes that are free in the memory of the GPU; without end where there is no GPU, for then the tiles are where they are needed, or where nothing is known of it."
     if not accelerated(): return math.inf
     if keras.backend.backend() == 'jax':
         import jax
