@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WIDTHS', 'SPEED', 'ABOUT', 'measure', 'ratios', 'course_file', 'loading', 'noise', 'as_reported', 'ours',
-           'torch_unet', 'in_torch', 'training', 'predicting', 'pages', 'floor', 'keep', 'kept', 'plot', 'main']
+           'torch_unet', 'in_torch', 'training', 'steps', 'between', 'predicting', 'pages', 'floor', 'keep', 'kept',
+           'plot', 'main']
 
 # %% ../nbs/21_speed.ipynb #86775fdb
 import contextlib, importlib.util, io, json, os, subprocess, sys, tempfile, time
@@ -146,6 +147,26 @@ first, = bench.{f}(images[:32], masks[:32]{own})"""
         if not importlib.util.find_spec(module): print(f'{name}: left out, {module} is not installed'); del who[name]
     return measure(who, repeats).drop(columns='seconds')
 
+# %% ../nbs/21_speed.ipynb #455a844a
+def steps(in_one_go, epochs=12, n=64, batch=8):
+    "Seconds a step of a very small network, compiled: the `n` steps of an epoch in one go, or one by one."
+    import keras
+    from marsnb import losses, train
+    from marsnb.models.all import unet
+    class Model(train.Resident):
+        def compile(self, *args, **own): super().compile(*args, **own if in_one_go else own | {'steps_per_execution': 1})
+    keras.utils.set_random_seed(0)
+    images, masks = (a[:, :16, :16] for a in noise(n * batch))
+    with contextlib.redirect_stderr(io.StringIO()):
+        history = train.fit(Model(unet((16, 16, 1), N_CLASSES, (4, 8)), images, masks, losses.ce()), SimpleNamespace(train=np.arange(n * batch), val=[0]), epochs=epochs, batch=batch, jit=True)
+    return float(np.median([h['seconds'] for h in history[1:]])) / n
+
+def between(repeats=3):
+    "Seconds a step and of the whole, compilation included, all steps of an epoch in one go and one by one, with both backends: a table as `measure` gives it."
+    before = "import os; os.environ['KERAS_BACKEND'] = {!r}\nfrom marsnb import bench\nimport marsnb.train"
+    who = {f'{backend}, {how}': (before.format(backend), f"figures = dict(seconds_a_step=bench.steps({how == 'in one go'}))") for backend in ('tensorflow', 'jax') if importlib.util.find_spec(backend) for how in ('one by one', 'in one go')}
+    return measure(who, repeats).drop(columns='memory_mb')
+
 # %% ../nbs/21_speed.ipynb #afb5c96d
 def predicting(n=1024, repeats=3):
     "Seconds a tile and memory growth of prediction: a table as `measure` gives it."
@@ -190,7 +211,7 @@ def floor():
 
 # %% ../nbs/21_speed.ipynb #18aeb940
 SPEED = ROOT/'book'/'speed.csv'
-ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training')}
+ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training'), 'between': ('tensorflow, one by one', 'between two steps')}
 
 def keep(tables, machine, path=SPEED):
     "Put `tables`, {about: table}, into the csv at `path`, in place of what it said of `machine`."
@@ -225,7 +246,7 @@ def main():
         path = data_path() or Path(d)/'course.npz'
         if not path.exists(): course_file(path)
         tables = {}
-        for about, f in (('reading', lambda: loading(path)), ('predicting', predicting), ('training', training), ('pages', pages)):
+        for about, f in (('reading', lambda: loading(path)), ('predicting', predicting), ('training', training), ('pages', pages), ('between', between)):
             tables[about] = f()
             print(f'\n{ABOUT[about][1]}, ratio to {ABOUT[about][0]}\n', ratios(tables[about], ABOUT[about][0]).round(3).to_string(), sep='', flush=True)
         keep(tables | {'floor': floor()}, runs.device())

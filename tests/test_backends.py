@@ -50,13 +50,14 @@ from marsnb import recipes, train
 from marsnb.data import synthetic
 tiles = synthetic(32, 8, 0)
 recipe = recipes.make({'widths': [4, 4], 'augment': {'flips': 1}, 'batch': 16})
-def losses(devices):
+def losses(devices, free):
     train.deterministic(0)
+    train.room = lambda: free
     with train.spread(devices):
         model = train.Resident(recipes.build(recipe), tiles.images, tiles.masks, recipes.loss(recipe), recipes.augmentation(recipe))
         history = train.fit(model, SimpleNamespace(train=np.arange(24), val=np.arange(24, 32)), epochs=2, batch=16)
-        return [h[k] for h in history for k in ('loss', 'val_loss')], len(model.images.value.sharding.device_set)
-print(json.dumps([losses(1), losses(2)]))
+        return [h[k] for h in history for k in ('loss', 'val_loss')], 0 if model.streamed else len(model.images.value.sharding.device_set)
+print(json.dumps([losses(devices, free) for free in (float('inf'), 0) for devices in (1, 2)]))
 '''
 
 
@@ -66,8 +67,10 @@ def test_a_batch_shared_by_two_devices():
     env = os.environ | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2'}
     r = subprocess.run([sys.executable, '-c', SHARE], env=env, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr[-3000:]
-    (one, on), (two, both) = json.loads(r.stdout.splitlines()[-1])
+    (one, on), (two, both), *streamed = json.loads(r.stdout.splitlines()[-1])
     assert (on, both) == (1, 2) and np.allclose(one, two, rtol=0, atol=1e-5) and one[0] > one[2]
+    assert streamed == [[one, 0], [two, 0]], 'tiles that do not fit are streamed, with the same losses'
+    assert r.stderr.count('sent there batch by batch') == 2
 
 
 ROWS = '''
