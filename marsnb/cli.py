@@ -52,7 +52,7 @@ def convert(folder, out, labelled, test, hide):
     from marsnb import convert, runs
     if Path(out).is_dir(): raise MarsError(f'{out}: is a folder; name a file')
     runs.writable(Path(out).resolve().parent)
-    said = convert.convert(folder, out, labelled, test, hide)
+    with in_a_line(): said = convert.convert(folder, out, labelled, test, hide)
     for name in said['broken']: click.echo(f'broken, skipped: {plain(name)}', err=True)
     click.echo(f'{out}: ' + ', '.join(f'{v:,} {k}' for k, v in said.items() if k != 'broken') + f', {len(said["broken"])} frames broken')
 
@@ -68,7 +68,7 @@ def use(data):
 def in_a_line():
     "What fails within is a line on the terminal and exit code 1."
     try: yield
-    except (RuntimeError, OSError) as e: raise click.ClickException(str(e)) from None
+    except (RuntimeError, OSError, MemoryError) as e: raise click.ClickException(str(e) or 'out of memory') from None
 
 # %% ../nbs/13_cli.ipynb #19543f43
 @cli.command()
@@ -137,11 +137,11 @@ def follow(entries, **where):
     def started(n):
         at_once[0] = n
         if not n: click.echo('the scheduler has no workers yet: waiting for them')
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        if sys.stdout.isatty():
-            with Live(get_renderable=lambda: sweep.table(entries, at_once[0]), refresh_per_second=2): sweep.sweep(entries, started=started, **where)
-        else: sweep.sweep(entries, started=started, event=lambda e: click.echo(sweep.line(e)), **where)
+        with in_a_line():
+            if sys.stdout.isatty():
+                with Live(get_renderable=lambda: sweep.table(entries, at_once[0]), refresh_per_second=2): sweep.sweep(entries, started=started, **where)
+            else: sweep.sweep(entries, started=started, event=lambda e: click.echo(sweep.line(e)), **where)
     except (KeyboardInterrupt, SystemExit) as e:
         click.echo(f'stopped with {sweep.count(entries)}; the same command goes on')
         sys.exit(e.code if isinstance(e, SystemExit) else 130)
@@ -177,7 +177,7 @@ def pages():
     key = book.digest_of(template, known, *(ROOT/'marsnb'/f'{n}.py' for n in ('clean', 'data', 'recipes', 'report')))
     if page.exists() and page.with_suffix('.key').exists() and page.with_suffix('.key').read_text() == key: return
     click.echo('page dataset')
-    with in_a_line(): execute(template, page, {}, page.with_name('failed.log'))
+    execute(template, page, {}, page.with_name('failed.log'), lock=page.with_name('lock'))
     book.put(page.with_suffix('.key'), key)
 
 # %% ../nbs/13_cli.ipynb #521cb70c
@@ -194,11 +194,16 @@ def report(sweeps, profile, **where):
 
 def publish():
     "Build the book of all records."
-    from marsnb import book, report
+    from marsnb import book, page, report, runs, verdicts
     report.suites(report.records())  # says so where there are none
-    pages()
-    click.echo('building the book')
-    click.echo(f'the report: {book.build()}')
+    lock = book.BOOK/'_build'/'lock'
+    runs.writable(lock.parent)
+    with in_a_line():
+        if page.hold(lock) is False: raise BlockingIOError(f'{lock}: another process is building the book')
+        page.tidy(verdicts.CACHE)
+        pages()
+        click.echo('building the book')
+        click.echo(f'the report: {book.build()}')
 
 @cli.command()
 def book():
@@ -273,7 +278,8 @@ def predict(images, file, out, submission, model, background, tta, masks, scale,
 
 # %% ../nbs/13_cli.ipynb #30f80f11
 def main():
-    "The command `marsnb`: a mistake is one line on the terminal and exit code 2, an interrupt 130."
+    "The command `marsnb`: a mistake is one line on the terminal and exit code 2, an interrupt 130, and 143 where it is told to end; both leave nothing behind."
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     try: cli(standalone_mode=False)
     except MarsError as e:

@@ -6,7 +6,7 @@
 __all__ = ['PICTURES', 'MOST', 'CODES', 'stop', 'named', 'picture', 'tiles_of', 'frames_of', 'withheld', 'convert']
 
 # %% ../nbs/01c_convert.ipynb #3a942d46
-import hashlib, json, re, shutil, zipfile, zlib
+import glob, hashlib, json, os, re, shutil, zipfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -161,9 +161,11 @@ def convert(folder, out, labelled=.01, test=.1, hide=('rover', 'far'), block=256
     kept = {k: np.concatenate([np.load(b)[k] for b in blocks]) for k in ('train_frame', 'train_half', 'test_frame', 'test_half', 'broken')}
     if not len(kept['train_frame']): raise MarsError(f'{folder}: no tile left of {len(frames)} frames ({len(kept["broken"])} broken); lower `labelled` or look at the folder')
     if not len(kept['test_frame']): raise MarsError(f'{folder}: no stop fell to the test set; raise `test` (now {test})')
-    with atomic(out.with_name(out.stem + '_groups.npz')) as t, open(t, 'wb') as f:
+    tiles, groups = parts/'tiles.npz', parts/'groups.npz'
+    with atomic(groups) as t, open(t, 'wb') as f:
         np.savez(f, groups=_numbered(kept['train_frame']), frames=kept['train_frame'], halves=kept['train_half'],
                  test_groups=_numbered(kept['test_frame']), test_frames=kept['test_frame'], test_halves=kept['test_half'])
-    with atomic(out) as t: _string(t, blocks)
-    shutil.rmtree(parts)
+    with atomic(tiles) as t: _string(t, blocks)
+    os.replace(groups, out.with_name(out.stem + '_groups.npz')); os.replace(tiles, out)  # both at once, for they belong together
+    for p in out.parent.glob(f'.{glob.escape(out.name)}.*.parts'): shutil.rmtree(p)
     return {'frames': len(frames), 'training tiles': len(kept['train_frame']), 'test tiles': len(kept['test_frame']), 'stops': len(np.unique(_numbered(kept['train_frame']))), 'broken': kept['broken'].tolist()}

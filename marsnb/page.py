@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRELOADED', 'EXPERIMENTS', 'KERNELS', 'gpus', 'noise_to', 'start', 'hold', 'serve', 'kernel', 'stop', 'execute',
-           'strip', 'run', 'path']
+           'tidy', 'strip', 'run', 'path']
 
 # %% ../nbs/11b_page.ipynb #e0661afe
-import contextlib, fcntl, functools, multiprocessing, os, signal, subprocess, sys, tempfile, threading, time, uuid, warnings
+import contextlib, fcntl, functools, multiprocessing, os, shutil, signal, subprocess, sys, tempfile, threading, time, uuid, warnings
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,7 +72,11 @@ EXPERIMENTS = ROOT/'nbs'/'experiments'
 def serve(connection, log, lock, environ, answer):
     "What the process of a kernel does: end with its parent, lock the file `lock`, write its noise to `log`, and answer at `connection` (a Jupyter connection file)."
     parent = multiprocessing.parent_process().sentinel
-    threading.Thread(target=lambda: (multiprocessing.connection.wait([parent]), os._exit(1)), daemon=True).start()
+    def last():
+        multiprocessing.connection.wait([parent])
+        shutil.rmtree(Path(connection).parent, ignore_errors=True)  # which a parent that was killed left
+        os._exit(1)
+    threading.Thread(target=last, daemon=True).start()
     os.setsid()  # Ctrl-C is for the parent, which ends its kernels
     with contextlib.suppress(OSError): Path('/proc/self/autogroup').write_text(f'{os.nice(0)}')  # or Linux would give the new session its full share of the processor, however nice the parent is
     multiprocessing.set_start_method('fork', force=True)  # tqdm makes a lock; made this way it leaves nothing behind
@@ -139,17 +143,17 @@ def execute(template, page, parameters, log, bar=None, **about):
     failed = Path(log).with_suffix('.ipynb')
     runs.writable(failed.parent)
     with kernel(log, **about) as km:
-        if km.alone: _tidy(Path(page).parent, failed.parent)
+        if km.alone: tidy(Path(page).parent, failed.parent)
         with warnings.catch_warnings(), atomic(page) as t, open(log, 'a') as noise:
             warnings.simplefilter('ignore')
             try: papermill.execute_notebook(str(template), str(t), parameters, kernel_name='python3', progress_bar=False, stderr_file=_both(noise, bar), km=km)
             except (papermill.PapermillExecutionError, DeadKernelError) as e:
                 os.replace(t, failed)
-                raise _reason(e, km.process, failed) from None
+                raise _reason(e, km.process, failed, log) from None
             strip(t)
     failed.unlink(missing_ok=True)
 
-def _tidy(*folders):
+def tidy(*folders):
     "Remove what processes left that were killed while they wrote; for whoever alone may write there."
     for f in (f for folder in set(folders) for f in folder.glob('.[0-9]*-*')): f.unlink()
 
@@ -162,11 +166,11 @@ def _both(log, bar):
         if bar: bar.flush()
     return SimpleNamespace(write=write, flush=flush)
 
-def _reason(e, process, page):
-    "One line on the error `e` that ended the notebook now at `page`."
+def _reason(e, process, page, log):
+    "One line on the error `e` that ended the notebook now at `page`, its noise in the file `log`."
     if not hasattr(e, 'ename'):
         process.join(10)
-        return RuntimeError(f'the kernel ended by itself, exit code {process.exitcode}{", perhaps for want of memory" if process.exitcode == -9 else ""}; see {page}')
+        return RuntimeError(f'the kernel ended by itself, exit code {process.exitcode}{", perhaps for want of memory" if process.exitcode in (-signal.SIGKILL, -signal.SIGABRT) else ""}; see {log}')
     said = ' '.join(e.evalue.split())[:300]
     return MarsError(said) if e.ename == 'MarsError' else RuntimeError(f'{e.ename}: {said}; see {page}')
 

@@ -8,7 +8,7 @@ __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folde
            'writable', 'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
-import dataclasses, json, math, os, platform, subprocess, zipfile
+import contextlib, dataclasses, json, math, os, platform, subprocess, zipfile
 from importlib import metadata, util
 from pathlib import Path
 
@@ -214,7 +214,7 @@ def _ece(net, tiles, ids):
 
 # %% ../nbs/11a_runs.ipynb #a8d50b63
 def execute(recipe, ready):
-    "Train `recipe` on what `recipes.prepare` made `ready`, measure it, write its files and last its record, which is returned. Goes on where it was interrupted."
+    "Train `recipe` on what `recipes.prepare` made `ready`, measure it, write its files and its record, which is returned. Goes on where it was interrupted."
     home, work, about = folder(recipe), workshop(recipe), {}
     writable(home); writable(work)
     if recipe.members:
@@ -227,12 +227,11 @@ def execute(recipe, ready):
         net, history = trained(recipe, more)
         cost = _cost(net, sum(h['seconds'] for h in before + history), len(ready.parts.train) * len(before + history))
     figures, test, unlabelled = measured(recipe, ready, net)
-    _write(home, work, recipe, net, history, test, unlabelled)
     from marsnb.train import best_epoch
     result = figures | {'epochs': len(history), 'best_epoch': best_epoch(history, recipe.monitor) + 1 if history else 0}
     record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe), 'recipe': recipes.differs(recipe),
               'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': cost, 'environment': environment(fingerprint(ready.tiles)) | {'precision': 'float32' if recipe.members else recipes.precision(recipe)}}
-    with atomic(home/'record.json') as t: t.write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
+    _write(home, work, recipe, net, history, test, unlabelled, record)
     _state(recipe, ready.tiles).unlink(missing_ok=True)
     return record
 
@@ -243,15 +242,17 @@ def portable(recipe, net):
     new.set_weights(net.get_weights())
     return new
 
-def _write(home, work, recipe, net, history, test, unlabelled):
-    "All files of a run but its record."
-    with atomic(work/'best.keras') as t: portable(recipe, net).save(t.with_suffix('.keras')); os.replace(t.with_suffix('.keras'), t)
-    if history:
-        with atomic(home/'history.csv') as t: pd.DataFrame(history).drop(columns='seconds').to_csv(t, index=False, float_format='%.6g')
-    if recipe.seed: test.pop('predictions')  # masks are kept of the first seed
-    if len(unlabelled): _predictions(home/'unlabelled.npz', predictions=unlabelled)
-    _predictions(home/'test.npz', **test)
-    if recipe.pictures: (home/'pictures.npz').write_bytes((work/'pictures.npz').read_bytes())
+def _write(home, work, recipe, net, history, test, unlabelled, record):
+    "All files of a run: they take their places when the last one is whole, the record after all others."
+    with contextlib.ExitStack() as files:
+        new = lambda path: files.enter_context(atomic(path))
+        new(home/'record.json').write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
+        portable(recipe, net).save(new(work/'best.keras'))
+        if history: pd.DataFrame(history).drop(columns='seconds').to_csv(new(home/'history.csv'), index=False, float_format='%.6g')
+        if recipe.seed: test.pop('predictions')  # masks are kept of the first seed
+        if len(unlabelled): _predictions(new(home/'unlabelled.npz'), predictions=unlabelled)
+        _predictions(new(home/'test.npz'), **test)
+        if recipe.pictures: new(home/'pictures.npz').write_bytes((work/'pictures.npz').read_bytes())
 
 # %% ../nbs/11a_runs.ipynb #3cb809e6
 def writable(path):
@@ -259,7 +260,7 @@ def writable(path):
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK): raise PermissionError('no permission')
-    except OSError as e: raise MarsError(f'{path}: cannot be written to ({e.strerror or e}); name another folder with out') from None
+    except OSError as e: raise MarsError(f'{path}: cannot be written to ({e.strerror or e}); make it writable or, for a run, name another folder with out') from None
 
 def _cost(net, seconds, passes):
     "Parameters, tile passes, seconds of training, tiles per second and the most memory this process took, in MB."

@@ -111,7 +111,7 @@ def test_licences_allow_apache_2():
 
 
 # exported functions that no notebook can call, and what calls them instead
-ELSEWHERE = {'book': ('test_book.py', 'summary_pages run_page run_pages stage setup build'), 'bench': ('../Makefile', 'main')}
+ELSEWHERE = {'book': ('test_book.py', 'summary_pages run_page run_pages stage setup render build'), 'bench': ('../Makefile', 'main')}
 
 
 def said_in(tree):
