@@ -98,14 +98,14 @@ def kernel(log, lock=None, environ=None):
     "Yield a kernel as nbclient manages one; it is ended with the block. `BlockingIOError` where another process holds `lock`. No port is opened."
     from jupyter_client.connect import write_connection_file
     from marsnb.page import serve  # what the process imports
-    with tempfile.TemporaryDirectory() as d:
+    with tempfile.TemporaryDirectory() as d, contextlib.ExitStack() as clients:
         file, about = write_connection_file(f'{d}/kernel.json', transport='ipc', ip=f'{d}/ipc', key=uuid.uuid4().hex.encode())
         heard, answer = multiprocessing.Pipe(duplex=False)
         process = KERNELS[str(lock)] = start(serve, file, str(log), lock and str(lock), environ or {}, answer)
         answer.close()
         try:
             if (alone := _said(heard, process)) is False: raise BlockingIOError(f'{lock}: another process is at it')
-            yield SimpleNamespace(alone=alone, has_kernel=True, is_alive=process.is_alive, client=functools.partial(_client, about, process), shutdown_kernel=lambda now: process.kill(), cleanup_resources=lambda: None, process=process)
+            yield SimpleNamespace(alone=alone, has_kernel=True, is_alive=process.is_alive, client=lambda: clients.enter_context(_client(about, process)), shutdown_kernel=lambda now: process.kill(), cleanup_resources=lambda: None, process=process)
         finally:
             KERNELS.pop(str(lock), None)
             _end(process); heard.close()
@@ -123,12 +123,14 @@ def _said(heard, process):
         process.join()
         raise RuntimeError(f'the kernel did not start (exit code {process.exitcode}); a script that starts runs needs the line: if __name__ == "__main__":') from None
 
+@contextlib.contextmanager
 def _client(about, process):
     from jupyter_client import AsyncKernelClient
     client = AsyncKernelClient()
     client.load_connection_info(about)
     client.is_alive = process.is_alive  # a heartbeat may be late on a busy machine
-    return client
+    try: yield client
+    finally: client.stop_channels()  # nbclient leaves that, and the threads and files of each, to who made the client
 
 def stop(locks):
     "End the kernels that this process runs and that hold one of `locks`."

@@ -1,5 +1,6 @@
-"What is too slow for `make test`: every row of the reports end to end, in one sweep whose memory is watched; and sweeps that are killed again and again, wherever it hurts. Run by `make soak`."
-import json, os, random, re, signal, subprocess, time
+"What is too slow for `make test`: every row of the reports end to end, and 200 short runs, each in one sweep whose memory is watched; and sweeps that are killed again and again, wherever it hurts. Run by `make soak`."
+import contextlib, json, os, random, resource, signal, subprocess, time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -11,6 +12,7 @@ from marsnb.data import save, synthetic
 from test_sweep import TINY, alive, records, until
 
 pytestmark = pytest.mark.soak
+SHARED = Path('/dev/shm')
 
 
 @pytest.fixture(scope='module')
@@ -20,13 +22,13 @@ def mars(tmp_path_factory):
     return path
 
 
-def start(folder, mars, sweep, *args):
+def start(folder, mars, sweep, *args, **more):
     "`marsnb sweep` of the mapping `sweep`, with records in `folder` and what it says in `folder`/said."
     folder.mkdir(exist_ok=True)
     (folder/'sweep.yml').write_text(yaml.safe_dump(sweep))
-    env = os.environ | {'MARSNB_DATA': str(mars), 'MARSNB_RUNS': str(folder/'runs'), 'MARSNB_SAVE_SECONDS': '0', 'TMPDIR': str(folder/'tmp')}
+    env = os.environ | {'MARSNB_DATA': str(mars), 'MARSNB_RUNS': str(folder/'runs'), 'MARSNB_SAVE_SECONDS': '0', 'TMPDIR': str(folder/'tmp'), 'JUPYTER_RUNTIME_DIR': str(folder/'tmp')}
     (folder/'tmp').mkdir(exist_ok=True)
-    with open(folder/'said', 'w') as said: return subprocess.Popen([BIN/'marsnb', 'sweep', folder/'sweep.yml', *map(str, args)], cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+    with open(folder/'said', 'w') as said: return subprocess.Popen([BIN/'marsnb', 'sweep', folder/'sweep.yml', *map(str, args)], cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True, **more)
 
 
 def family(p):
@@ -34,26 +36,49 @@ def family(p):
     except psutil.NoSuchProcess: return []
 
 
+def part(p, q):
+    "What the process `q` is in the sweep `p`: the sweep itself with its scheduler, a worker, what a worker forks its kernels from; None for others."
+    if q.pid == p.pid: return 'sweep'
+    said = ' '.join(q.cmdline())
+    if q.ppid() == p.pid and 'spawn_main' in said: return 'worker'
+    if 'forkserver' in said and q.parent().ppid() == p.pid: return 'forkserver'
+
+
 def watched(p, folder):
-    "Wait for `p`; gives [(runs done, {pid: MB})] of the sweep's own process and its workers, once a second, and all processes there were."
+    "Wait for `p`; gives [(runs done, {part and pid: MB})] of the processes that last, once a second, and all processes there were."
     seen, processes = [], {}
     while p.poll() is None:
         members = family(p)
         processes |= {q.pid: q for q in members}
         mb = {}
         for q in [psutil.Process(p.pid), *members]:
-            try:
-                if q.pid == p.pid or q.ppid() == p.pid and 'spawn_main' in ' '.join(q.cmdline()): mb[q.pid] = q.memory_info().rss / 2**20
-            except psutil.Error: pass
+            with contextlib.suppress(psutil.Error, AttributeError):
+                if kind := part(p, q): mb[f'{kind} {q.pid}'] = q.memory_info().rss / 2**20
         seen.append((sum(1 for _ in (folder/'runs').rglob('record.json')), mb))
         time.sleep(1)
     return seen, list(processes.values())
 
 
-def slope(seen, pid):
+def slope(seen, who):
     "MB more for each run, over the later half of the runs."
-    n, mb = np.array([(n, m[pid]) for n, m in seen if pid in m and n >= seen[-1][0] / 2]).T
+    n, mb = np.array([(n, m[who]) for n, m in seen if who in m and n >= seen[-1][0] / 2]).T
     return np.polyfit(n, mb, 1)[0] if np.ptp(n) else 0.
+
+
+def growth(seen):
+    "The `slope` of all who were there in the later half, which is also printed."
+    last = {who: mb for n, each in seen if n >= seen[-1][0] / 2 for who, mb in each.items()}
+    grows = {who: slope(seen, who) for who in last}
+    print(f'{seen[-1][0]} runs; MB more a run:', {who: f'{s:.3f}' for who, s in grows.items()}, 'at the end:', {who: round(mb) for who, mb in last.items()})
+    return grows
+
+
+def orphans(shared):
+    "Blocks of shared memory that came after those named in `shared` and that no process uses."
+    used = set()
+    for q in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError): used |= {m.path for m in q.memory_maps()}
+    return {str(f) for f in SHARED.iterdir()} - shared - used if SHARED.exists() else set()
 
 
 def test_every_row(mars, tmp_path):
@@ -70,9 +95,22 @@ def test_every_row(mars, tmp_path):
     until(lambda: not any(map(alive, processes)), 20)
     left = [f for f in (tmp_path/'tmp').rglob('*') if f.is_file() and 'dask' not in str(f)] + [f for f in (tmp_path/'runs').rglob('*') if f.name.startswith(('.', 'state-', 'failed'))]
     assert not left, left
-    grows = {pid: slope(seen, pid) for pid in {pid for _, mb in seen[len(seen) // 2:] for pid in mb}}
-    print(f'{len(found)} runs; MB more a run:', {('sweep' if pid == p.pid else f'worker {pid}'): round(s, 2) for pid, s in grows.items()}, 'at the end:', {pid: round(mb) for pid, mb in seen[-2][1].items()})
-    assert all(s < 1 for s in grows.values())
+    assert all(s < 1 for s in growth(seen).values())
+
+
+def test_200_runs(tmp_path):
+    "As short as runs can be: neither scheduler, workers nor what kernels are forked from grow with them, nor their open files, of which most systems allow 1024; and nothing stays in the folders for what does not last."
+    save(tmp_path/'mars.npz', synthetic(60, 1))
+    (tmp_path/'r.yml').write_text(yaml.safe_dump({'team': 'scratch', 'row': 'tiny', 'clean': [], 'widths': [2], 'epochs': 1}))
+    shared = {str(f) for f in SHARED.iterdir()} if SHARED.exists() else set()
+    p = start(tmp_path, tmp_path/'mars.npz', {'recipes': [str(tmp_path/'r.yml')], 'seeds': list(range(200))}, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)))
+    seen, processes = watched(p, tmp_path)
+    assert p.returncode == 0 and len(records(tmp_path/'runs')) == 200, (tmp_path/'said').read_text()[-3000:]
+    until(lambda: not any(map(alive, processes)), 20)
+    left = [f for f in (tmp_path/'tmp').rglob('*') if f.name not in ('dask-scratch-space', 'global.lock', 'purge.lock')] + [f for f in (tmp_path/'runs').rglob('*') if f.name.startswith(('.', 'state-', 'failed'))]
+    assert not left and not orphans(shared), left
+    grows = growth(seen)
+    assert len(grows) == 5 and all(s < .05 for s in grows.values())
 
 
 def test_killed_again_and_again(mars, tmp_path):

@@ -1,4 +1,4 @@
-"Sweeps with real processes: a killed worker, a killed sweep, an interrupt, two at once, a failing run, a full disk. Nothing is lost, nothing is done twice, and the figures are those of plain papermill."
+"Sweeps with real processes: a killed worker, a killed sweep, a killed kernel, an interrupt, two at once, a failing run, a full disk. Nothing is lost, nothing is done twice, and the figures are those of plain papermill."
 import contextlib, json, os, re, resource, signal, subprocess, sys, time
 
 import nbformat
@@ -125,6 +125,23 @@ def test_interrupted_then_killed_then_resumed(sweep, plain, tmp_path):
     out = ended(sweep([0], '--workers', 1))
     assert records(tmp_path)[0]['result'] == plain[0] and 'test miou' in out
     assert '1 were done before' in ended(sweep())
+
+
+def test_short_of_memory_then_told_to_end(sweep, plain, tmp_path):
+    "Linux kills what takes too much memory: that run fails and says so, the other is done; the next call goes on, is told to end, and takes all its processes with it."
+    p = sweep([0, 1], '--workers', 1)
+    state = until(lambda: next(tmp_path.rglob('0/state-*.npz'), None))
+    holder(state.parent/'lock').kill()
+    out = ended(p, 1)
+    assert '1 done, 1 failed' in out and 'exit code -9, perhaps for want of memory' in out and [r['seed'] for r in records(tmp_path)] == [1]
+    p, before = sweep([0, 1], '--workers', 1), state.stat().st_mtime_ns
+    until(lambda: state.stat().st_mtime_ns > before)
+    family = psutil.Process(p.pid).children(recursive=True) + [holder(state.parent/'lock')]
+    p.terminate()
+    assert 'stopped with 1 done, 1 running; the same command goes on' in ended(p, 143)
+    until(lambda: not any(map(alive, family)), 20)
+    assert '2 runs: 2 done; 1 were done before' in ended(sweep([0, 1], '--workers', 1))
+    assert records(tmp_path)[0]['result'] == plain[0] and not list(tmp_path.rglob('state-*'))
 
 
 def test_two_sweeps_at_once(sweep, tmp_path):
