@@ -77,6 +77,12 @@ def holder(lock):
             if str(lock) in {f.path for f in p.open_files()}: return p
 
 
+def training(folder):
+    "Kernel and state of the run of seed 0 below `folder`, as soon as it has a state. The kernel is looked for before: that takes its time on a busy machine."
+    lock = until(lambda: next(folder.rglob('0/lock'), None))
+    return until(lambda: holder(lock)), until(lambda: next(lock.parent.glob('state-*.npz'), None))
+
+
 @pytest.fixture
 def cluster(tmp_path, mars):
     "A scheduler and two workers on the loopback address, as somebody would start them."
@@ -92,8 +98,7 @@ def cluster(tmp_path, mars):
 def test_a_killed_worker(sweep, cluster, plain, tmp_path):
     address, (_, *workers) = cluster
     p = sweep([0, 1, 2], '--scheduler', address, '--gpu', 1)
-    state = until(lambda: next(tmp_path.rglob('0/state-*.npz'), None))
-    kernel = holder(state.parent/'lock')
+    kernel, state = training(tmp_path)
     victim = next(w for w in workers if w.pid in {q.pid for q in kernel.parents()})
     victim.send_signal(signal.SIGKILL)
     until(lambda: not alive(kernel), 10)
@@ -111,8 +116,8 @@ def test_a_killed_worker(sweep, cluster, plain, tmp_path):
 
 def test_interrupted_then_killed_then_resumed(sweep, plain, tmp_path):
     p = sweep([0], '--workers', 1)
-    state = until(lambda: next(tmp_path.rglob('state-*.npz'), None))
-    family = psutil.Process(p.pid).children(recursive=True) + [holder(state.parent/'lock')]
+    kernel, state = training(tmp_path)
+    family = psutil.Process(p.pid).children(recursive=True) + [kernel]
     os.killpg(p.pid, signal.SIGINT)  # as a terminal does
     assert 'the same command goes on' in ended(p, 130)
     until(lambda: not any(map(alive, family)), 20)
@@ -130,13 +135,14 @@ def test_interrupted_then_killed_then_resumed(sweep, plain, tmp_path):
 def test_short_of_memory_then_told_to_end(sweep, plain, tmp_path):
     "Linux kills what takes too much memory: that run fails and says so, the other is done; the next call goes on, is told to end, and takes all its processes with it."
     p = sweep([0, 1], '--workers', 1)
-    state = until(lambda: next(tmp_path.rglob('0/state-*.npz'), None))
-    holder(state.parent/'lock').kill()
+    kernel, state = training(tmp_path)
+    kernel.kill()
     out = ended(p, 1)
     assert '1 done, 1 failed' in out and 'exit code -9, perhaps for want of memory' in out and [r['seed'] for r in records(tmp_path)] == [1]
     p, before = sweep([0, 1], '--workers', 1), state.stat().st_mtime_ns
+    kernel = until(lambda: holder(state.parent/'lock'))
     until(lambda: state.stat().st_mtime_ns > before)
-    family = psutil.Process(p.pid).children(recursive=True) + [holder(state.parent/'lock')]
+    family = psutil.Process(p.pid).children(recursive=True) + [kernel]
     p.terminate()
     assert 'stopped with 1 done, 1 running; the same command goes on' in ended(p, 143)
     until(lambda: not any(map(alive, family)), 20)
