@@ -302,7 +302,7 @@ def render(source, made, log):
     "Build the book staged at `source` in the folder `made`, in a process of its own that writes to the file `log`; warnings are errors."
     command = [sys.executable, '-c', WITH_US + 'from jupyter_book.cli.main import main; main()', 'build', '--warningiserror', '--keep-going', '--path-output', str(made), str(source)]
     with open(log, 'w') as f, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=f, stderr=subprocess.STDOUT, env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore'}) as p: p.wait()
-    said = [l for l in log.read_text(errors='replace').splitlines() if 'WARNING' in l or 'ERROR' in l]
+    said = [l for l in log.read_text(errors='replace').splitlines() if re.search(r'WARNING|ERROR|^\w+Error: \S', l)]
     if p.returncode: raise RuntimeError('\n'.join([f'the book was not built (exit code {p.returncode}); see {log}', *said]))
 
 # %% ../nbs/12c_book.ipynb #3d962605

@@ -53,7 +53,7 @@ def rng(seed, *words):
 # %% ../nbs/00_core.ipynb #fa8d4bd7
 @contextlib.contextmanager
 def atomic(path):
-    "Yield a temporary path beside `path`; rename it into place when the block ends well, remove it when it does not."
+    "Yield a temporary path beside `path`; rename it into place when the block ends well, remove it when it does not. A disk that is full, or the like, is said to be so at `path`."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{os.getpid()}-{path.name}')
@@ -61,6 +61,9 @@ def atomic(path):
         yield temporary
         with open(temporary, 'rb') as f: os.fsync(f.fileno())
         os.replace(temporary, path)
+    except OSError as e:
+        if e.filename or not e.errno: raise
+        raise OSError(e.errno, e.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
