@@ -432,6 +432,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'marsnb.page.path': ('page.html#path', 'marsnb/page.py'),
                              'marsnb.page.run': ('page.html#run', 'marsnb/page.py'),
                              'marsnb.page.serve': ('page.html#serve', 'marsnb/page.py'),
+                             'marsnb.page.shallow': ('page.html#shallow', 'marsnb/page.py'),
                              'marsnb.page.start': ('page.html#start', 'marsnb/page.py'),
                              'marsnb.page.stop': ('page.html#stop', 'marsnb/page.py'),
                              'marsnb.page.strip': ('page.html#strip', 'marsnb/page.py'),

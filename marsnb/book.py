@@ -144,7 +144,7 @@ def chapter(nb, heading=None):
 
 def _portable(output):
     "Take out of a notebook output what says when or where it was made, and what could run."
-    output.pop('execution_count', None)
+    if 'execution_count' in output: output.execution_count = None
     for kind in [k for k in output.get('data', {}) if 'javascript' in k or 'widget' in k]: output.data.pop(kind)
     if output.get('data') == {}: output.data = {'text/plain': ''}
 

@@ -347,9 +347,9 @@ def certainty(rows):
 def summary(records, judged):
     "What was found and how sure that is, in a few sentences of Markdown, from `records` of one suite and the `judged` claims alone."
     rows, suite = standing(records), records.suite.iloc[0]
-    best, theirs = rows.iloc[0], rows[rows.team != 'beyond'][:1]
+    best, theirs = rows.iloc[0], rows[rows.team != 'beyond']
     called = lambda r: f'{plain(title(r.team, r.row))} ({r.value:.3f}{", " + span(r.low, r.high) if not np.isnan(r.low) else ""})'
     found = f'Of {len(rows)} systems trained alike, best on test tiles is {called(best)}: mean IoU of the four terrains{", with its 95 % interval" if not np.isnan(best.low) else ""}.'
-    if best.team == 'beyond' and len(theirs): found += f' Of the five teams\' systems it is {called(theirs.iloc[0])}.'
+    if best.team == 'beyond' and len(theirs): found += f' {"The only one by a team" if len(theirs) == 1 else f"Of the {len(theirs)} by the teams it"} is {called(theirs.iloc[0])}.'
     if not on_mars(suite): found = f'Nothing about Mars yet: {len(rows)} systems ran from data to page, which shows that the report works. ' + found
     return f'**The data.** {plain(describe(suite))}\n\n**What was found.** {found} {tally(judged)} [The verdicts](claims), [all rows](compare), [what it costs](cost).\n\n**How sure.** {certainty(rows)}'

@@ -8,7 +8,7 @@ __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folde
            'writable', 'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
-import contextlib, dataclasses, json, math, os, platform, subprocess, zipfile
+import contextlib, dataclasses, json, math, os, platform, shutil, subprocess, zipfile
 from importlib import metadata, util
 from pathlib import Path
 
@@ -233,6 +233,7 @@ def execute(recipe, ready):
               'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': cost, 'environment': environment(fingerprint(ready.tiles)) | {'precision': 'float32' if recipe.members else recipes.precision(recipe)}}
     _write(home, work, recipe, net, history, test, unlabelled, record)
     _state(recipe, ready.tiles).unlink(missing_ok=True)
+    shutil.rmtree(work/'first', ignore_errors=True)
     return record
 
 def portable(recipe, net):

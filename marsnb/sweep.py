@@ -50,6 +50,7 @@ def client(scheduler='', workers=0):
     with contextlib.ExitStack() as stack:
         if not scheduler: yield stack.enter_context(Client(stack.enter_context(local(workers or side_by_side()))))
         else:
+            logging.getLogger('distributed.client').setLevel(logging.CRITICAL)  # what it says of a scheduler that is lost, each run says in a line
             try: made = Client(scheduler, timeout='10s')
             except (OSError, ValueError, TypeError, RuntimeError) as e: raise MarsError(f'{scheduler}: no scheduler of Dask there, or its certificates are missing ({" ".join(str(e).split())[:120]})') from None
             yield stack.enter_context(made)
