@@ -61,7 +61,7 @@ def outliers(images, masks, ids=None, least=6, gap=.47, most=MOST):
     """Sorted numbers of the planted tiles among the tiles `ids`: groups of at least `least` tiles, at most a quarter of
     all, alike in mask and picture, and further than `gap` of unlikeness from all others beyond what holds the group together.
     The persistence of single-linkage groups is that of HDBSCAN (Campello et al. 2013) and of 0-dimensional homology. More than `most` tiles are looked through in
-    portions drawn at random, each with its share of a planted group: one with fewer than `least` tiles in a portion is not found there."""
+    portions drawn at random, each with its share of a planted group: one with fewer than `least` tiles in a portion is not found there, and a few tiles that are alike by nature may be, where what ties them to others is in another portion."""
     ids = _all(masks, ids)
     n = len(ids)
     if n > most: return np.sort(np.concatenate([outliers(images, masks, some, least, gap, most) for some in np.array_split(rng(0, 'outliers').permutation(ids), -(-n // most))]))
