@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'WORDS', 'MOST', 'RECIPES', 'PRECISIONS', 'Recipe', 'Profile', 'make', 'read_yaml',
            'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'bfloat16_processor', 'widths', 'build',
-           'class_weights', 'loss', 'augmentation', 'Prepared', 'prepare', 'epochs', 'views', 'post', 'members']
+           'class_weights', 'loss', 'augmentation', 'Prepared', 'prepare', 'trains', 'epochs', 'views', 'post',
+           'members']
 
 # %% ../nbs/11_recipes.ipynb #19e4a60a
 import contextlib, dataclasses, functools, hashlib, inspect, json, math, re
@@ -316,9 +317,13 @@ def prepare(recipe):
     for f in balancing: images, masks, ids = f(images, masks, ids, recipe.seed, most)
     return Prepared(tiles, parts, images, masks, ids)
 
+def trains(recipe):
+    "Whether `recipe` trains a network of its own: an ensemble does not, unless its members do nothing but label tiles for one."
+    return not recipe.members or bool(recipe.pseudo)
+
 def epochs(recipe, n_train):
-    "Epochs to train on `n_train` tiles: as the recipe says, else as many as the profile's tile passes allow; unlabelled tiles count as well, and each of two trainings has half."
-    passes = PROFILES[recipe.profile].passes / (2 if recipe.pseudo or recipe.consistency else 1)
+    "Epochs to train on `n_train` tiles: as the recipe says, else as many as the profile's tile passes allow; unlabelled tiles count as well, and each of two trainings has half; what the members of an ensemble took counts as theirs."
+    passes = PROFILES[recipe.profile].passes / (2 if recipe.consistency or recipe.pseudo and not recipe.members else 1)
     return recipe.epochs or max(round(passes / n_train), 1)
 
 # %% ../nbs/11_recipes.ipynb #35f94999

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device', 'environment', 'read',
-           'finished', 'resident', 'trained', 'with_pseudo_labels', 'combined', 'measured', 'execute', 'portable',
-           'writable', 'surroundings', 'unlike', 'repeats']
+           'finished', 'resident', 'trained', 'combined', 'labeller', 'with_pseudo_labels', 'measured', 'execute',
+           'portable', 'writable', 'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
 import contextlib, dataclasses, json, math, os, platform, shutil, subprocess, zipfile
@@ -144,28 +144,15 @@ def _callbacks(recipe, ready, epochs):
     if keras.backend.backend() != 'tensorflow' or not util.find_spec('tensorboard'): raise MarsError('tensorboard: true needs TensorFlow and the package tensorboard; install them or leave the parameter out')
     return [*pictures, keras.callbacks.TensorBoard(work/'tensorboard', write_graph=False)]
 
-# %% ../nbs/11a_runs.ipynb #44023a12
-def with_pseudo_labels(recipe, ready):
-    "`ready` with unlabelled tiles added, labelled by a network that `recipe` trained without them; and that training's history."
-    from marsnb import infer
-    about = {'drop': .2, 'share': 1.} | recipe.pseudo
-    if set(about) != {'drop', 'share'} or not len(ready.tiles.unlabelled): raise MarsError(f'pseudo: drop and share are known, not {list(recipe.pseudo)}; and the data must hold unlabelled tiles')
-    first = dataclasses.replace(recipe, pseudo={}, epochs=recipes.epochs(recipe, len(ready.parts.train)), out=str(workshop(recipe)/'first'))
-    net, history = trained(first, ready)
-    n = min(round(about['share'] * len(ready.ids)), len(ready.tiles.unlabelled))
-    chosen = np.sort(rng(recipe.seed, 'pseudo').permutation(len(ready.tiles.unlabelled))[:n])
-    labels = infer.pseudo_labels(net, ready.tiles.unlabelled[chosen], about['drop'])
-    images, masks = np.concatenate([ready.images, ready.tiles.unlabelled[chosen]]), np.concatenate([ready.masks, labels])
-    return ready._replace(images=images, masks=masks, ids=np.r_[ready.ids, len(ready.images) + np.arange(n)]), history
-
 # %% ../nbs/11a_runs.ipynb #bef0ab12
 def combined(recipe, ready):
-    "The ensemble of the members of `recipe`, its weights, and the members' records. Weights that the recipe does not give are found on validation tiles."
+    "The ensemble of the members of `recipe`, what a record says of them, and the seconds and tile passes they took. Weights that the recipe does not give are found on validation tiles."
     from marsnb import ensemble, infer
     records, nets = zip(*(_member(r, ready.tiles) for r in recipes.members(recipe)))
     weights = recipe.member_weights
     if not weights: weights = ensemble.greedy(np.stack([infer.probabilities(n, ready.tiles.images[ready.parts.val]) for n in nets]), ready.tiles.masks[ready.parts.val]).tolist()
-    return ensemble.ensemble(nets, weights), weights, records
+    said = [{k: m[k] for k in ('team', 'row', 'seed', 'digest')} | {'weight': w} for m, w in zip(records, weights)]
+    return ensemble.ensemble(nets, weights), {'members': said}, [sum(m['cost'][k] for m in records) for k in ('seconds', 'passes')]
 
 def _member(recipe, tiles):
     "Record and network of the run `recipe`, which is made where it or its weights are missing."
@@ -174,6 +161,28 @@ def _member(recipe, tiles):
     record = finished(recipe, tiles) if best.exists() else None
     record = record or execute(recipe, recipes.prepare(recipe))
     return record, infer.open_model(best)
+
+# %% ../nbs/11a_runs.ipynb #44023a12
+def labeller(recipe, ready):
+    "The network that labels unlabelled tiles for `recipe`, what a record says of it, and the seconds and tile passes it took: the ensemble of its members, or one trained without such tiles."
+    if recipe.members: return combined(recipe, ready)
+    first = dataclasses.replace(recipe, pseudo={}, epochs=recipes.epochs(recipe, len(ready.parts.train)), out=str(workshop(recipe)/'first'))
+    net, history = trained(first, ready)
+    return net, {}, _spent(ready, history)
+
+def _spent(ready, history): return [sum(h['seconds'] for h in history), len(ready.parts.train) * len(history)]
+
+def with_pseudo_labels(recipe, ready):
+    "`ready` with unlabelled tiles added, labelled by `labeller`; with what that says and took."
+    from marsnb import infer
+    about = {'drop': .2, 'share': 1.} | recipe.pseudo
+    if set(about) != {'drop', 'share'} or not len(ready.tiles.unlabelled): raise MarsError(f'pseudo: drop and share are known, not {list(recipe.pseudo)}; and the data must hold unlabelled tiles')
+    net, *said = labeller(recipe, ready)
+    n = min(round(about['share'] * len(ready.ids)), len(ready.tiles.unlabelled))
+    chosen = np.sort(rng(recipe.seed, 'pseudo').permutation(len(ready.tiles.unlabelled))[:n])
+    labels = infer.pseudo_labels(net, ready.tiles.unlabelled[chosen], about['drop'])
+    images, masks = np.concatenate([ready.images, ready.tiles.unlabelled[chosen]]), np.concatenate([ready.masks, labels])
+    return ready._replace(images=images, masks=masks, ids=np.r_[ready.ids, len(ready.images) + np.arange(n)]), *said
 
 # %% ../nbs/11a_runs.ipynb #9a257f51
 def _predictions(path, **arrays):
@@ -215,22 +224,18 @@ def _ece(net, tiles, ids):
 # %% ../nbs/11a_runs.ipynb #a8d50b63
 def execute(recipe, ready):
     "Train `recipe` on what `recipes.prepare` made `ready`, measure it, write its files and its record, which is returned. Goes on where it was interrupted."
-    home, work, about = folder(recipe), workshop(recipe), {}
+    home, work = folder(recipe), workshop(recipe)
     writable(home); writable(work)
-    if recipe.members:
-        net, weights, made_of = combined(recipe, ready)
-        about = {'members': [{k: m[k] for k in ('team', 'row', 'seed', 'digest')} | {'weight': w} for m, w in zip(made_of, weights)]}
-        history, cost = [], _cost(net, sum(m['cost']['seconds'] for m in made_of), sum(m['cost']['passes'] for m in made_of))
-    else:
-        before, more = [], ready
-        if recipe.pseudo: more, before = with_pseudo_labels(recipe, ready)
+    if recipes.trains(recipe):
+        more, about, before = with_pseudo_labels(recipe, ready) if recipe.pseudo else (ready, {}, [0, 0])
         net, history = trained(recipe, more)
-        cost = _cost(net, sum(h['seconds'] for h in before + history), len(ready.parts.train) * len(before + history))
+        spent = [a + b for a, b in zip(before, _spent(ready, history))]
+    else: (net, about, spent), history = combined(recipe, ready), []
     figures, test, unlabelled = measured(recipe, ready, net)
     from marsnb.train import best_epoch
     result = figures | {'epochs': len(history), 'best_epoch': best_epoch(history, recipe.monitor) + 1 if history else 0}
     record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe), 'recipe': recipes.differs(recipe),
-              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': cost, 'environment': environment(fingerprint(ready.tiles)) | {'precision': 'float32' if recipe.members else recipes.precision(recipe)}}
+              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': _cost(net, *spent), 'environment': environment(fingerprint(ready.tiles)) | {'precision': recipes.precision(recipe) if recipes.trains(recipe) else 'float32'}}
     _write(home, work, recipe, net, history, test, unlabelled, record)
     _state(recipe, ready.tiles).unlink(missing_ok=True)
     shutil.rmtree(work/'first', ignore_errors=True)
@@ -238,7 +243,7 @@ def execute(recipe, ready):
 
 def portable(recipe, net):
     "`net`, trained by `recipe`, with the same weights and computing in float32, which every machine does well."
-    if recipe.members or recipes.precision(recipe) == 'float32': return net
+    if not recipes.trains(recipe) or recipes.precision(recipe) == 'float32': return net
     new = recipes.build(dataclasses.replace(recipe, precision='float32'))
     new.set_weights(net.get_weights())
     return new
