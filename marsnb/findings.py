@@ -20,11 +20,12 @@ import seaborn as sns
 import yaml
 from IPython.display import HTML, Markdown
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from . import metrics, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import TEAMS, VARIANT, change, describe, gallery, on_mars, plain, suites, tidy, title
+from .report import TEAMS, VARIANT, change, changed, describe, gallery, on_mars, plain, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -205,14 +206,26 @@ def cost(rows):
     return tidy(shown, **{'seconds of training': '{:,.0f}', 'tiles a second': '{:,.0f}', 'memory (MB)': '{:,.0f}'})
 
 # %% ../nbs/12b_findings.ipynb #310f5782
+def _parents(records, row):
+    "What each of `records` (by name) but that of `row` is set beside: the next one on the way to `row` in the tree of fewest changed parameters."
+    names = list(records)
+    if row not in names: return {}
+    steps = np.array([[len(changed(records[a], records[b])) for b in names] for a in names])
+    before = breadth_first_order(minimum_spanning_tree(steps), names.index(row), directed=False)[1]
+    return {n: names[p] for n, p in zip(names, before) if p >= 0}
+
 def ideas(records):
-    "What each change of a row gave in the first suite of `records`, best first: `row`, `change`, `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), and the probability that it is a gain."
+    """What each change of a row gave in the first suite of `records`, best first: `row`, `change`, `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), and the
+    probability that it is a gain. A row changed in several ways is set beside the changed row that it differs least from."""
     first, found = records[records.suite == suites(records)[0]], []
-    for (team, row), changed in first.groupby(['team', 'row'], sort=True):
-        base = verdicts.row_of(first, team, m[1]) if (m := re.fullmatch(VARIANT, row)) else []
-        if len(base) == 0 or not (d := verdicts.difference(changed, base)): continue
-        val = changed.set_index('seed')['val miou'] - base.set_index('seed')['val miou']
-        found.append({'row': title(team, m[1]), 'change': change(*(runs.read(r.path.iloc[0]) for r in (changed, base))), 'seeds': d.seeds, 'val': val.mean(), 'value': d.value, 'low': d.low, 'high': d.high, 'probability': verdicts.probability(d, 1)})
+    for (team, row), kin in first.groupby(['team', first.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
+        runs_of = dict(list(kin.groupby('row', sort=True)))
+        said = {name: runs.read(own.path.iloc[0]) for name, own in runs_of.items()}
+        for name, beside in _parents(said, row).items():
+            if not (d := verdicts.difference(runs_of[name], runs_of[beside])): continue
+            val = runs_of[name].set_index('seed')['val miou'] - runs_of[beside].set_index('seed')['val miou']
+            where = '' if beside == row else f' (with {", ".join(f"{k} {new}" for k, (new, _) in changed(said[beside], said[row]).items())})'
+            found.append({'row': title(team, row), 'change': change(said[name], said[beside]) + where, 'seeds': d.seeds, 'val': val.mean(), 'value': d.value, 'low': d.low, 'high': d.high, 'probability': verdicts.probability(d, 1)})
     columns = ['row', 'change', 'seeds', 'val', 'value', 'low', 'high', 'probability']
     return pd.DataFrame(found, columns=columns).sort_values('value', ascending=False, kind='stable', ignore_index=True)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEAMS', 'VARIANT', 'title', 'plain', 'describe', 'on_mars', 'tidy', 'shares', 'figures', 'flat', 'records', 'suites',
-           'main', 'change', 'to_csv', 'commands', 'versions', 'licences', 'settings', 'training', 'parts',
+           'main', 'changed', 'change', 'to_csv', 'commands', 'versions', 'licences', 'settings', 'training', 'parts',
            'plot_history', 'history', 'curves', 'tile_accuracy', 'ranked', 'gallery']
 
 # %% ../nbs/12_report.ipynb #4767cd9d
@@ -109,12 +109,16 @@ def main(records):
     rows = first[~first.row.str.fullmatch(VARIANT)]
     return rows if len(rows) else first
 
-def change(record, base):
-    "What the recipe of `record` says otherwise than that of the record `base`, in words."
+def changed(record, base):
+    "What the recipe of `record` says otherwise than that of the record `base`: {field: (new, old)}."
     from marsnb.recipes import Recipe
     new, old = ({**vars(Recipe()), **r['recipe']} for r in (record, base))
+    return {k: (new[k], old.get(k)) for k in new if k not in ('seed', 'out', 'data', 'note') and new[k] != old.get(k)}
+
+def change(record, base):
+    "`changed`, in words."
     say = lambda v: v if isinstance(v, str) else json.dumps(v).replace('"', '')
-    return ', '.join(f'{k} {say(new[k]) or "none"} instead of {say(old.get(k)) or "none"}' for k in new if k not in ('seed', 'out', 'data', 'note') and new[k] != old.get(k))
+    return ', '.join(f'{k} {say(new) or "none"} instead of {say(old) or "none"}' for k, (new, old) in changed(record, base).items())
 
 def to_csv(records):
     "`records` as the text of a CSV file, every figure a column."
