@@ -224,7 +224,7 @@ def ideas(records):
         for name, beside in _parents(said, row).items():
             if not (d := verdicts.difference(runs_of[name], runs_of[beside])): continue
             val = runs_of[name].set_index('seed')['val miou'] - runs_of[beside].set_index('seed')['val miou']
-            where = '' if beside == row else f' (with {", ".join(f"{k} {new}" for k, (new, _) in changed(said[beside], said[row]).items())})'
+            where = '' if beside == row else f' (both with {change(said[beside], said[row], "{} {}")})'
             found.append({'row': title(team, row), 'change': change(said[name], said[beside]) + where, 'seeds': d.seeds, 'val': val.mean(), 'value': d.value, 'low': d.low, 'high': d.high, 'probability': verdicts.probability(d, 1)})
     columns = ['row', 'change', 'seeds', 'val', 'value', 'low', 'high', 'probability']
     return pd.DataFrame(found, columns=columns).sort_values('value', ascending=False, kind='stable', ignore_index=True)
@@ -232,14 +232,15 @@ def ideas(records):
 # %% ../nbs/12b_findings.ipynb #28530b5a
 def plot_ideas(changes):
     "The table `changes` of `ideas`: points with their intervals about zero."
-    fig, ax = plt.subplots(figsize=(5.6, 1. + .3 * len(changes)), layout='constrained')
+    names = [textwrap.fill(c, 60) for c in changes.change]
+    fig, ax = plt.subplots(figsize=(5.6, 1. + len(names) * (.15 + .13 * max([n.count('\n') + 1 for n in names], default=1))), layout='constrained')
     for i, r in enumerate(changes.itertuples()):
         colour = '#4a8c5c' if r.probability > .975 else '#b5533c' if r.probability < .025 else '#777777'
         if not np.isnan(r.low): ax.plot([r.low, r.high], [i, i], color=colour, lw=2, alpha=.6)
         ax.plot(r.value, i, 'o', color=colour, ms=5)
     ax.axvline(0, color='black', lw=.8)
     ax.set(yticks=range(len(changes)), ylim=(len(changes) - .4, -.6), xlabel='change of mean IoU, test tiles')
-    ax.set_yticklabels([textwrap.fill(c, 60) for c in changes.change], fontsize=8); ax.grid(axis='x', alpha=.3); sns.despine(ax=ax, left=True)
+    ax.set_yticklabels(names, fontsize=8); ax.grid(axis='x', alpha=.3); sns.despine(ax=ax, left=True)
     fig.set_label(f'Change of mean IoU by each of {len(changes)} ideas' + (f', from {changes.change.iloc[0]} with {changes.value.iloc[0]:+.3f} down to {changes.change.iloc[-1]} with {changes.value.iloc[-1]:+.3f}' if len(changes) else ''))
     return fig
 

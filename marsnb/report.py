@@ -110,15 +110,19 @@ def main(records):
     return rows if len(rows) else first
 
 def changed(record, base):
-    "What the recipe of `record` says otherwise than that of the record `base`: {field: (new, old)}."
+    "What the recipe of `record` says otherwise than that of the record `base`: {field, or field and key: (new, old)}."
     from marsnb.recipes import Recipe
-    new, old = ({**vars(Recipe()), **r['recipe']} for r in (record, base))
-    return {k: (new[k], old.get(k)) for k in new if k not in ('seed', 'out', 'data', 'note') and new[k] != old.get(k)}
+    new, old = (_flat({**vars(Recipe()), **r['recipe']}) for r in (record, base))
+    return {k: (new.get(k), old.get(k)) for k in {**old, **new} if k not in ('seed', 'out', 'data', 'note') and new.get(k) != old.get(k)}
 
-def change(record, base):
-    "`changed`, in words."
-    say = lambda v: v if isinstance(v, str) else json.dumps(v).replace('"', '')
-    return ', '.join(f'{k} {say(new) or "none"} instead of {say(old) or "none"}' for k, (new, old) in changed(record, base).items())
+def _flat(recipe):
+    return {' '.join(filter(None, (k, j))): v for k, value in recipe.items() for j, v in (value.items() if isinstance(value, dict) else [('', value)])}
+
+def change(record, base, form='{} {} instead of {}'):
+    "`changed`, in words: field, new and old as `form` has them."
+    return ', '.join(form.format(k, _say(new), _say(old)) for k, (new, old) in changed(record, base).items())
+
+def _say(value): return 'none' if value in (None, '') else value if isinstance(value, str) else json.dumps(value).replace('"', '')
 
 def to_csv(records):
     "`records` as the text of a CSV file, every figure a column."
