@@ -10,7 +10,7 @@ __all__ = ['COLOURS', 'BASELINES', 'COLUMNS', 'LIKE', 'SHIPPED', 'span', 'standi
            'certainty', 'summary']
 
 # %% ../nbs/12b_findings.ipynb #010bb44a
-import functools, html, json, re, textwrap
+import functools, html, json, textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -254,17 +254,23 @@ def gains(changes):
 # %% ../nbs/12b_findings.ipynb #fd116ef0
 SHIPPED = ROOT/'marsnb'/'weights'/'flagship.json'
 
-def model_card(shipped=SHIPPED):
-    "What the record `shipped`, which lies beside a network, tells of it."
-    if not Path(shipped).exists(): return Markdown('No trained network comes with this version.')
+def _behind(records, shipped):
+    "The record `shipped`, which lies beside a network; its run among `records`, else those of its row, trained the same way; and whether it is its own."
     r = json.loads(Path(shipped).read_text())
-    return Markdown(f"It is that of the row *{plain(title(r['team'], r['row']))}*, seed {r['seed']}: {r['cost']['parameters']:,} parameters, {r['cost']['passes']:,} tile passes in {r['cost']['seconds'] / 60:.0f} minutes on {plain(r['environment']['device'])}. {plain(describe(r['suite']))}")
+    own = records[[(r['digest'], r['seed'], r['environment']['data_sha256']) == (runs.read(p)['digest'], s, d) for p, s, d in zip(records.path, records.seed, records.data_sha256)]]
+    return (r, own, True) if len(own) else (r, verdicts.row_of(records[records.suite == r['suite']], r['team'], r['row']), False)
+
+def model_card(records, shipped=SHIPPED):
+    "What the record `shipped`, which lies beside a network, tells of it, and whose figures among `records` are shown for it."
+    if not Path(shipped).exists(): return Markdown('No trained network comes with this version.')
+    r, own, itself = _behind(records, shipped)
+    whose = 'The figures are its own.' if itself else 'The figures are those of the row, whose runs learned from fewer tiles and were tested at rover stops that they had not seen.' if len(own) else 'Its figures are not among these records.'
+    return Markdown(f"It is that of the row *{plain(title(r['team'], r['row']))}*, seed {r['seed']}: {r['cost']['parameters']:,} parameters, trained on {r['parts']['train']:,} labelled tiles, {r['cost']['passes']:,} tile passes in {r['cost']['seconds'] / 60:.0f} minutes on {plain(r['environment']['device'])}. {plain(describe(r['suite']))} {whose}")
 
 def card_figures(records, shipped=SHIPPED):
-    "IoU on test tiles, with intervals, of the run among `records` that left the network beside the record `shipped`; None where there is no such run."
-    r = json.loads(Path(shipped).read_text()) if Path(shipped).exists() else {}
-    own = records[[r.get('digest') == runs.read(p)['digest'] and (r['seed'], r['environment']['data_sha256']) == (s, d) for p, s, d in zip(records.path, records.seed, records.data_sha256)]]
-    if own.empty: return None
+    "IoU on test tiles, with intervals, of the run among `records` that left the network beside the record `shipped`, else of its row; None where there is neither."
+    own = _behind(records, shipped)[1] if Path(shipped).exists() else ()
+    if not len(own): return None
     each = {'mean of the four': 'miou'} | {c: f'iou {c}' for c in CLASSES[1:]}
     table = pd.DataFrame([{'terrain': name} | verdicts.level(own, metric)._asdict() for name, metric in each.items()])
     return tidy(table.assign(interval=[span(a, b) for a, b in zip(table.low, table.high)])[['terrain', 'value', 'interval']].rename(columns={'value': 'IoU on test tiles', 'interval': '95 % interval'}))

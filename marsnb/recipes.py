@@ -345,7 +345,7 @@ def members(recipe, above=()):
         name = str(entry.get('recipe'))
         if set(entry) - {'recipe', 'seed'} or not re.fullmatch(r'[a-z0-9_]+/[a-z0-9_]+', name): raise MarsError(f'members: {entry!r:.80}; write team/row or {{recipe: team/row, seed: 1}}')
         if name in (*above, f'{recipe.team}/{recipe.row}'): raise MarsError(f'members: {name} is a member of itself')
-        same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out')} | {'seed': entry.get('seed', recipe.seed), 'split': _split(recipe)}
+        same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out', 'val', 'test')} | {'seed': entry.get('seed', recipe.seed), 'split': _split(recipe)}
         out.append(make(dataclasses.asdict(load(RECIPES/f'{name}.yml')) | same | ({'split': -1} if same['seed'] == same['split'] else {}), name))
         members(out[-1], (*above, f'{recipe.team}/{recipe.row}'))
     return out

@@ -148,18 +148,20 @@ def _callbacks(recipe, ready, epochs):
 def combined(recipe, ready):
     "The ensemble of the members of `recipe`, what a record says of them, and the seconds and tile passes they took. Weights that the recipe does not give are found on validation tiles."
     from marsnb import ensemble, infer
-    records, nets = zip(*(_member(r, ready.tiles) for r in recipes.members(recipe)))
+    records, nets = zip(*(_member(r, ready) for r in recipes.members(recipe)))
     weights = recipe.member_weights
     if not weights: weights = ensemble.greedy(np.stack([infer.probabilities(n, ready.tiles.images[ready.parts.val]) for n in nets]), ready.tiles.masks[ready.parts.val]).tolist()
     said = [{k: m[k] for k in ('team', 'row', 'seed', 'digest')} | {'weight': w} for m, w in zip(records, weights)]
     return ensemble.ensemble(nets, weights), {'members': said}, [sum(m['cost'][k] for m in records) for k in ('seconds', 'passes')]
 
-def _member(recipe, tiles):
-    "Record and network of the run `recipe`, which is made where it or its weights are missing."
+def _member(recipe, ready):
+    "Record and network of the run `recipe`, which is made where it or its weights are missing. Raises `MarsError` where its test tiles are not those of the ensemble: it may have learned from those."
     from marsnb import infer
     best = workshop(recipe)/'best.keras'
-    record = finished(recipe, tiles) if best.exists() else None
+    record = finished(recipe, ready.tiles) if best.exists() else None
     record = record or execute(recipe, recipes.prepare(recipe))
+    with np.load(folder(recipe)/'test.npz') as z:
+        if not np.array_equal(z['tiles'], ready.parts.test): raise MarsError(f'{recipe.team}/{recipe.row}: other test tiles than those of the ensemble that it is a member of; give both the same cleaning')
     return record, infer.open_model(best)
 
 # %% ../nbs/11a_runs.ipynb #44023a12
