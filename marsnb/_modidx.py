@@ -54,6 +54,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'marsnb.balance.oversample': ('balance.html#oversample', 'marsnb/balance.py')},
             'marsnb.bench': { 'marsnb.bench.as_reported': ('speed.html#as_reported', 'marsnb/bench.py'),
                               'marsnb.bench.between': ('speed.html#between', 'marsnb/bench.py'),
+                              'marsnb.bench.books': ('speed.html#books', 'marsnb/bench.py'),
                               'marsnb.bench.course_file': ('speed.html#course_file', 'marsnb/bench.py'),
                               'marsnb.bench.floor': ('speed.html#floor', 'marsnb/bench.py'),
                               'marsnb.bench.in_torch': ('speed.html#in_torch', 'marsnb/bench.py'),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WIDTHS', 'SPEED', 'ABOUT', 'measure', 'ratios', 'course_file', 'loading', 'noise', 'as_reported', 'ours',
-           'torch_unet', 'in_torch', 'training', 'steps', 'between', 'predicting', 'pages', 'floor', 'keep', 'kept',
-           'plot', 'main']
+           'torch_unet', 'in_torch', 'training', 'steps', 'between', 'predicting', 'pages', 'books', 'floor', 'keep',
+           'kept', 'plot', 'main']
 
 # %% ../nbs/21_speed.ipynb #86775fdb
 import contextlib, importlib.util, io, json, os, subprocess, sys, tempfile, time
@@ -188,9 +188,23 @@ def pages(repeats=3):
     "Seconds of a short run in this process and as a page: a table as `measure` gives it."
     before = """import os, tempfile
 from marsnb import page, recipes, runs
-recipe = recipes.make(dict(team='bench', row='short', epochs=1, out=tempfile.mkdtemp()))
+folder = tempfile.TemporaryDirectory()
+recipe = recipes.make(dict(team='bench', row='short', epochs=1, out=folder.name))
 """
     return measure({'in one process': (before, 'runs.execute(recipe, recipes.prepare(recipe))'), 'as a page': (before, 'page.run(recipe)')}, repeats).drop(columns='memory_mb')  # a page has a process of its own
+
+# %% ../nbs/21_speed.ipynb #2c219a5c
+def books(repeats=3):
+    "Seconds of building the report of the committed records from nothing, with one run more, with nothing new: a table as `measure` gives it."
+    before = """import tempfile
+from pathlib import Path
+from marsnb import book, report, runs
+folder = tempfile.TemporaryDirectory()
+table, place = report.records(runs.BOOK_RUNS), Path(folder.name)
+"""
+    build = 'book.build(table, place)'
+    who = {'from nothing': (before, build), 'a run more': (before + 'book.build(table[:-1], place)', build), 'nothing new': (before + build, build)}
+    return measure(who, repeats).drop(columns='memory_mb')  # its pages have processes of their own
 
 # %% ../nbs/21_speed.ipynb #f1589915
 def floor():
@@ -211,13 +225,13 @@ def floor():
 
 # %% ../nbs/21_speed.ipynb #18aeb940
 SPEED = ROOT/'book'/'speed.csv'
-ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training'), 'between': ('tensorflow, one by one', 'between two steps')}
+ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training'), 'book': ('from nothing', 'building the report'), 'between': ('tensorflow, one by one', 'between two steps')}
 
 def keep(tables, machine, path=SPEED):
-    "Put `tables`, {about: table}, into the csv at `path`, in place of what it said of `machine`."
+    "Put `tables`, {about: table}, into the csv at `path`, in place of what it said about the same and of `machine`."
     long = pd.concat([t.melt(['contender', 'run'], var_name='figure').assign(about=about, machine=machine) for about, t in tables.items()]).dropna()
     before = pd.read_csv(path) if Path(path).exists() else long[:0]
-    with atomic(path) as t: pd.concat([before[before.machine != machine], long])[['machine', 'about', 'contender', 'run', 'figure', 'value']].to_csv(t, index=False, float_format='%.5g')
+    with atomic(path) as t: pd.concat([before[(before.machine != machine) | ~before.about.isin(tables)], long])[['machine', 'about', 'contender', 'run', 'figure', 'value']].to_csv(t, index=False, float_format='%.5g')
 
 def kept(path=SPEED):
     "What `keep` wrote to `path`: {machine: {about: table}}."
@@ -240,15 +254,14 @@ def plot(tables):
 # %% ../nbs/21_speed.ipynb #e1e53095
 def main():
     "`make bench`: measure everything, print every ratio, keep the figures."
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    from marsnb import runs
+    from marsnb import page, runs
+    with page.noise_to(os.devnull): machine = runs.device()  # loads the backend
     with tempfile.TemporaryDirectory() as d:
         path = data_path() or Path(d)/'course.npz'
         if not path.exists(): course_file(path)
-        tables = {}
-        for about, f in (('reading', lambda: loading(path)), ('predicting', predicting), ('training', training), ('pages', pages), ('between', between)):
-            tables[about] = f()
-            print(f'\n{ABOUT[about][1]}, ratio to {ABOUT[about][0]}\n', ratios(tables[about], ABOUT[about][0]).round(3).to_string(), sep='', flush=True)
-        keep(tables | {'floor': floor()}, runs.device())
+        for about, f in (('reading', lambda: loading(path)), ('predicting', predicting), ('training', training), ('pages', pages), ('book', books), ('between', between)):
+            keep({about: (table := f())}, machine)
+            print(f'\n{ABOUT[about][1]}, ratio to {ABOUT[about][0]}\n', ratios(table, ABOUT[about][0]).round(3).to_string(), sep='', flush=True)
+    keep({'floor': floor()}, machine)
 
 if __name__ == '__main__' and '__file__' in globals(): main()

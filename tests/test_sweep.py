@@ -1,4 +1,4 @@
-"Sweeps with real processes: a killed worker, a killed sweep, a killed kernel, an interrupt, two at once, a failing run, a full disk. Nothing is lost, nothing is done twice, and the figures are those of plain papermill."
+"Sweeps with real processes: a killed worker, a killed sweep, a killed kernel, an interrupt, two at once, a failing run, a full disk. Nothing is lost, nothing is done twice, and the figures are those of plain papermill. `make test` has one interrupt and one kill; `make soak` the others."
 import contextlib, json, os, re, resource, signal, subprocess, sys, time
 
 import nbformat
@@ -95,6 +95,7 @@ def cluster(tmp_path, mars):
     for p in processes: p.kill(); p.wait()
 
 
+@pytest.mark.soak
 def test_a_killed_worker(sweep, cluster, plain, tmp_path):
     address, (_, *workers) = cluster
     p = sweep([0, 1, 2], '--scheduler', address, '--gpu', 1)
@@ -132,6 +133,7 @@ def test_interrupted_then_killed_then_resumed(sweep, plain, tmp_path):
     assert '1 were done before' in ended(sweep())
 
 
+@pytest.mark.soak
 def test_short_of_memory_then_told_to_end(sweep, plain, tmp_path):
     "Linux kills what takes too much memory: that run fails and says so, the other is done; the next call goes on, is told to end, and takes all its processes with it."
     p = sweep([0, 1], '--workers', 1)
@@ -169,6 +171,7 @@ def test_a_failing_run(sweep, tmp_path):
     assert '1 of 2 done' in out and 'of training' in out
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize('kilobytes, whole', [(8, []), (140, ['record.json'])], ids=['state', 'page'])
 def test_a_full_disk(mars, tmp_path, kilobytes, whole):
     "Files may only grow to a few kB: with 8 the first state cannot be written, with 140 the page."
