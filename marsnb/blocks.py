@@ -62,7 +62,7 @@ def down_blur(x):
 
 def up(x, n=2, interpolation='nearest'):
     "Resize to `n` times the sides."
-    return layers.UpSampling2D(n, interpolation=interpolation)(x)
+    return layers.UpSampling2D(n, interpolation=interpolation, dtype='float32' if interpolation == 'bilinear' else None)(x)  # Keras means in float32 anyway; bfloat16 only added casts
 
 def up_conv(x, n=2, ch=None):
     "Transpose convolution to `n` times the sides: up-sampling that learns; `ch` channels, else 1/`n` of those of `x`."
@@ -293,17 +293,12 @@ def architecture(build):
     checked.__signature__ = sig.replace(parameters=[*sig.parameters.values(), l2])
     return checked
 
-# %% ../nbs/03_blocks.ipynb #cfe7eb0a
+# %% ../nbs/03_blocks.ipynb #8c627d96
 def penalise(model, rate):
-    "A copy of `model`, weights included, in which every training loss also holds `rate` times the squared sum of each convolution's kernel (L2)."
-    def clone(layer):
-        config = layer.get_config()
-        for k in ('kernel_regularizer', 'depthwise_regularizer'):
-            if k in config: config[k] = keras.regularizers.L2(rate)
-        return layer.__class__.from_config(config)
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy
+    "`model`, of which every training loss now also holds `rate` times the squared sum of each kernel (L2)."
+    for v in model.trainable_variables:
+        if v.name.endswith('kernel'): v.regularizer = keras.regularizers.L2(rate)
+    return model
 
 # %% ../nbs/03_blocks.ipynb #af357787
 def sketch(model, ax):
