@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NAMES', 'BLUR', 'EMBOSS', 'FEATHER', 'resample', 'Augment', 'pipeline', 'reseed', 'flips', 'rotation', 'zoom',
            'shear', 'translation', 'pixel_shift', 'cyclic_shift', 'elastic', 'brightness', 'contrast', 'gamma', 'noise',
-           'blur', 'sharpen', 'emboss', 'cutout', 'cutmix', 'rock_cutmix', 'rock_paste', 'rock_zoom', 'compiled',
-           'enlarge']
+           'blur', 'sharpen', 'emboss', 'cutout', 'hide', 'cutmix', 'rock_cutmix', 'rock_paste', 'rock_zoom',
+           'compiled', 'enlarge']
 
 # %% ../nbs/02_augment.ipynb #d8c2e056
 import sys
@@ -58,7 +58,7 @@ class Augment(keras.layers.Layer):
 
 # %% ../nbs/02_augment.ipynb #5e524a07
 NAMES = ('flips', 'rotation', 'zoom', 'shear', 'translation', 'pixel_shift', 'cyclic_shift', 'elastic',
-         'brightness', 'contrast', 'gamma', 'noise', 'blur', 'sharpen', 'emboss', 'cutout', 'cutmix', 'rock_cutmix', 'rock_paste', 'rock_zoom')
+         'brightness', 'contrast', 'gamma', 'noise', 'blur', 'sharpen', 'emboss', 'cutout', 'hide', 'cutmix', 'rock_cutmix', 'rock_paste', 'rock_zoom')
 
 # %% ../nbs/02_augment.ipynb #538984c1
 def pipeline(augment, seed=0):
@@ -207,6 +207,15 @@ def cutout(strength):
             size = strength * n * _each(x, r, 0.)
             hole = hole * ops.cast(ops.abs(t - (n - 1) * _each(x, r, 0.)) < size / 2, 'float32')
         return x + hole[..., None] * (ops.mean(x, (1, 2), keepdims=True) - x)
+    return _toning(change)
+
+def hide(strength, side=8):
+    "Each square of `side` pixels a side is painted over with the tile's mean with probability `strength`; the mask stays (Singh and Lee, ICCV 2017)."
+    def change(x, r):
+        b, (h, w) = ops.shape(x)[0], x.shape[1:3]
+        hidden = ops.cast(keras.random.uniform((b, -(-h // side), -(-w // side), 1), seed=r) < strength, 'float32')
+        hidden = ops.repeat(ops.repeat(hidden, side, 1), side, 2)[:, :h, :w]
+        return x + hidden * (ops.mean(x, (1, 2), keepdims=True) - x)
     return _toning(change)
 
 # %% ../nbs/02_augment.ipynb #3f04141d

@@ -266,7 +266,7 @@ def _check(name, shape, n_classes, widths, patch):
     "Refuse, in one line, numbers that `name` cannot be built with."
     whole = lambda xs: isinstance(xs, (list, tuple)) and len(xs) and all(isinstance(x, int) and x > 0 for x in xs)
     if not (whole(shape) and len(shape) == 3): raise MarsError(f'{name}: shape must be (rows, columns, channels), whole numbers above 0, not {shape}')
-    if not (isinstance(n_classes, int) and n_classes > 1): raise MarsError(f'{name}: n_classes must be a whole number above 1, not {n_classes}')
+    if not (isinstance(n_classes, int) and n_classes > 0): raise MarsError(f'{name}: n_classes must be a whole number from 1 on, not {n_classes}')
     if not whole(widths): raise MarsError(f'{name}: widths must be whole numbers above 0, one for each level, not {widths}')
     if not whole([patch]): raise MarsError(f'{name}: patch must be a whole number above 0, not {patch}')
     stride, (h, w) = patch * 2 ** (len(widths) - 1), shape[:2]

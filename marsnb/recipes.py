@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'WORDS', 'MOST', 'RECIPES', 'PRECISIONS', 'Recipe', 'Profile', 'make', 'read_yaml',
            'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'bfloat16_processor', 'widths', 'build',
-           'class_weights', 'loss', 'augmentation', 'Prepared', 'prepare', 'trains', 'epochs', 'views', 'post',
-           'members']
+           'class_weights', 'loss', 'augmentation', 'Prepared', 'prepare', 'trains', 'epochs', 'pretraining', 'views',
+           'post', 'members']
 
 # %% ../nbs/11_recipes.ipynb #19e4a60a
 import contextlib, dataclasses, functools, hashlib, inspect, json, math, re
@@ -63,6 +63,7 @@ class Recipe:
     monitor: str = 'val_miou'
     reduce: dict = field(default_factory=dict)
     stop: dict = field(default_factory=dict)
+    pretrain: dict = field(default_factory=dict)
     pseudo: dict = field(default_factory=dict)
     consistency: dict = field(default_factory=dict)
     pictures: int = 0
@@ -215,12 +216,12 @@ def widths(recipe):
     first = recipe.width or min(recipe.widths[0], PROFILES[recipe.profile].width or recipe.widths[0])
     return [max(round(w * first / recipe.widths[0]), 1) for w in recipe.widths]
 
-def build(recipe):
-    "The network of `recipe`, a `keras.Model`, with fresh weights: no data and no file is touched."
+def build(recipe, n_classes=N_CLASSES):
+    "The network of `recipe`, a `keras.Model`, with fresh weights and `n_classes` outputs a pixel: no data and no file is touched."
     from marsnb import blocks  # Keras takes seconds to import: who only reads recipes need not wait
     from marsnb.models import all as models
     f = named(models, recipe.model, 'architecture')
-    with _computing_in(precision(recipe)), _in_a_line(f'model {recipe.model} with {recipe.model_args!r:.80}'): return f((*TILE, 1), N_CLASSES, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
+    with _computing_in(precision(recipe)), _in_a_line(f'model {recipe.model} with {recipe.model_args!r:.80}'): return f((*TILE, 1), n_classes, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
 
 @contextlib.contextmanager
 def _in_a_line(what):
@@ -322,9 +323,16 @@ def trains(recipe):
     return not recipe.members or bool(recipe.pseudo)
 
 def epochs(recipe, n_train):
-    "Epochs to train on `n_train` tiles: as the recipe says, else as many as the profile's tile passes allow; unlabelled tiles count as well, and each of two trainings has half; what the members of an ensemble took counts as theirs."
+    "Epochs to train on `n_train` tiles: as the recipe says, else as many as the profile's tile passes allow; unlabelled tiles count as well, and each of two trainings has half, pre-training its share; what the members of an ensemble took counts as theirs."
     passes = PROFILES[recipe.profile].passes / (2 if recipe.consistency or recipe.pseudo and not recipe.members else 1)
-    return recipe.epochs or max(round(passes / n_train), 1)
+    return recipe.epochs or max(round(passes * (1 - pretraining(recipe)['share']) / n_train), 1)
+
+def pretraining(recipe):
+    "How `recipe` pre-trains, defaults filled in: the `share` of the tile passes (0: none) and what hides and changes the tiles, `augment`."
+    if not recipe.pretrain: return {'share': 0.}
+    about = {'share': .5, 'augment': {'hide': .6}} | recipe.pretrain
+    if set(about) != {'share', 'augment'} or type(about['share']) is not float or not 0 < about['share'] < 1: raise MarsError(f'pretrain: share, between 0 and 1, and augment are known, not {recipe.pretrain!r:.80}')
+    return about
 
 # %% ../nbs/11_recipes.ipynb #35f94999
 def views(recipe):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device', 'environment', 'read',
-           'finished', 'resident', 'trained', 'combined', 'labeller', 'with_pseudo_labels', 'measured', 'execute',
-           'portable', 'writable', 'surroundings', 'unlike', 'repeats']
+           'finished', 'resident', 'trained', 'pretrained', 'begun', 'combined', 'labeller', 'with_pseudo_labels',
+           'measured', 'execute', 'portable', 'writable', 'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
 import contextlib, dataclasses, json, math, os, platform, shutil, subprocess, zipfile
@@ -108,31 +108,36 @@ def finished(recipe, tiles):
     return record if same else None
 
 # %% ../nbs/11a_runs.ipynb #dcae6a43
-def resident(recipe, ready):
-    "The network of `recipe` as the model that trains it on the tiles of `ready`."
+def resident(recipe, ready, net):
+    "The network `net` of `recipe` as the model that trains it on the tiles of `ready`."
     import keras
     from marsnb import augment, train
-    train.deterministic(recipe.seed)
     weights = keras.Variable(recipes.class_weights(recipe, ready.masks[ready.ids] if recipe.weights_from else None), trainable=False, name='class_weights')
-    about = dict(net=recipes.build(recipe), images=ready.images, masks=ready.masks, loss=recipes.loss(recipe, weights), augment=recipes.augmentation(recipe), ema=recipe.ema, class_weights=weights)
+    about = dict(net=net, images=ready.images, masks=ready.masks, loss=recipes.loss(recipe, weights), augment=recipes.augmentation(recipe), ema=recipe.ema, class_weights=weights)
     if not recipe.consistency: return train.Resident(**about)
     strong = augment.pipeline(recipe.consistency.get('augment', {}), recipe.seed + 1)
     return train.Consistent(unlabelled=ready.tiles.unlabelled, strong=strong, **about, **{k: v for k, v in recipe.consistency.items() if k != 'augment'})
 
 def trained(recipe, ready):
-    "The network of `recipe` with its best weights, and its history. Goes on where it was interrupted; a finished training is read from its state."
+    "The network of `recipe` with its best weights, its history, and the seconds and tile passes that all took. Goes on where it was interrupted; a finished training is read from its state."
     from marsnb import train
-    work = workshop(recipe)
-    writable(work)
+    writable(workshop(recipe))
     epochs = recipes.epochs(recipe, len(ready.parts.train))
-    same = {k: getattr(recipe, k) for k in ('batch', 'seed', 'optimizer', 'optimizer_args', 'lr', 'schedule_args', 'monitor', 'reduce', 'stop')}
     with train.spread(recipe.devices):
-        model = resident(recipe, ready)
-        history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, schedule=pick(train.SCHEDULES, recipe.schedule, 'schedule'), adaptive=recipe.adaptive or None,
-                            path=_state(recipe, ready.tiles), callbacks=_callbacks(recipe, ready, epochs), **same)
-    return model.net, history
+        net, before = begun(recipe, ready)
+        model = resident(recipe, ready, net)
+        history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, monitor=recipe.monitor, reduce=recipe.reduce, stop=recipe.stop, adaptive=recipe.adaptive or None,
+                            path=_state(recipe, ready.tiles), callbacks=_callbacks(recipe, ready, epochs), **_settings(recipe))
+    return net, history, _spent(ready, before + history)
+
+def _settings(recipe):
+    "The arguments of `train.fit` that say how `recipe` takes its steps."
+    from marsnb import train
+    return {k: getattr(recipe, k) for k in ('batch', 'seed', 'optimizer', 'optimizer_args', 'lr', 'schedule_args')} | {'schedule': pick(train.SCHEDULES, recipe.schedule, 'schedule')}
 
 def _state(recipe, tiles): return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(tiles)[:8]}.npz'
+
+def _spent(ready, history): return [sum(h['seconds'] for h in history), len(ready.parts.train) * len(history)]
 
 def _callbacks(recipe, ready, epochs):
     "Pictures and TensorBoard, where `recipe` asks for them."
@@ -143,6 +148,31 @@ def _callbacks(recipe, ready, epochs):
     import keras
     if keras.backend.backend() != 'tensorflow' or not util.find_spec('tensorboard'): raise MarsError('tensorboard: true needs TensorFlow and the package tensorboard; install them or leave the parameter out')
     return [*pictures, keras.callbacks.TensorBoard(work/'tensorboard', write_graph=False)]
+
+# %% ../nbs/11a_runs.ipynb #a1b10354
+def pretrained(recipe, ready):
+    "The network of `recipe` with one output a pixel, the grey level (0..1), after it has learned to restore hidden parts of training and unlabelled tiles, and its history."
+    import keras
+    from marsnb import augment, losses, train
+    about, n = recipes.pretraining(recipe), len(ready.parts.train)
+    images, place = np.concatenate([ready.tiles.images[ready.parts.train], ready.tiles.unlabelled]), workshop(recipe)/'first'
+    writable(place)
+    restored = losses.deep(lambda y, grey: keras.ops.mean(keras.ops.abs(keras.ops.cast(y, 'float32') / 255 - grey[..., 0])), recipe.deep or None)
+    train.deterministic(recipe.seed)
+    model = train.Resident(recipes.build(recipe, 1), images, images, restored, augment.pipeline(about['augment'], recipe.seed))
+    epochs = max(round(recipes.epochs(recipe, n) * about['share'] / (1 - about['share'])), 1)
+    history = train.fit(model, ready.parts._replace(train=np.arange(len(images)), val=[0]), size=n, epochs=epochs, monitor='loss', path=place/_state(recipe, ready.tiles).name, **_settings(recipe))
+    return model.net, history
+
+def begun(recipe, ready):
+    "The network of `recipe` as its training begins, and the history of its pre-training."
+    from marsnb import train
+    first, history = pretrained(recipe, ready) if recipe.pretrain else (None, [])
+    train.deterministic(recipe.seed)
+    net = recipes.build(recipe)
+    for new, old in zip(net.weights, first.weights if first else ()):
+        if new.shape == old.shape: new.assign(old)  # not the last layer
+    return net, history
 
 # %% ../nbs/11a_runs.ipynb #bef0ab12
 def combined(recipe, ready):
@@ -169,10 +199,8 @@ def labeller(recipe, ready):
     "The network that labels unlabelled tiles for `recipe`, what a record says of it, and the seconds and tile passes it took: the ensemble of its members, or one trained without such tiles."
     if recipe.members: return combined(recipe, ready)
     first = dataclasses.replace(recipe, pseudo={}, epochs=recipes.epochs(recipe, len(ready.parts.train)), out=str(workshop(recipe)/'first'))
-    net, history = trained(first, ready)
-    return net, {}, _spent(ready, history)
-
-def _spent(ready, history): return [sum(h['seconds'] for h in history), len(ready.parts.train) * len(history)]
+    net, _, spent = trained(first, ready)
+    return net, {}, spent
 
 def with_pseudo_labels(recipe, ready):
     "`ready` with unlabelled tiles added, labelled by `labeller`; with what that says and took."
@@ -230,8 +258,8 @@ def execute(recipe, ready):
     writable(home); writable(work)
     if recipes.trains(recipe):
         more, about, before = with_pseudo_labels(recipe, ready) if recipe.pseudo else (ready, {}, [0, 0])
-        net, history = trained(recipe, more)
-        spent = [a + b for a, b in zip(before, _spent(ready, history))]
+        net, history, spent = trained(recipe, more)
+        spent = [a + b for a, b in zip(before, spent)]
     else: (net, about, spent), history = combined(recipe, ready), []
     figures, test, unlabelled = measured(recipe, ready, net)
     from marsnb.train import best_epoch
