@@ -225,7 +225,7 @@ def floor():
 
 # %% ../nbs/21_speed.ipynb #18aeb940
 SPEED = ROOT/'book'/'speed.csv'
-ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training'), 'book': ('from nothing', 'building the report'), 'between': ('tensorflow, one by one', 'between two steps')}
+ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training'), 'books': ('from nothing', 'building the report'), 'between': ('tensorflow, one by one', 'between two steps')}
 
 def keep(tables, machine, path=SPEED):
     "Put `tables`, {about: table}, into the csv at `path`, in place of what it said about the same and of `machine`."
@@ -259,7 +259,7 @@ def main():
     with tempfile.TemporaryDirectory() as d:
         path = data_path() or Path(d)/'course.npz'
         if not path.exists(): course_file(path)
-        for about, f in (('reading', lambda: loading(path)), ('predicting', predicting), ('training', training), ('pages', pages), ('book', books), ('between', between)):
+        for about, f in (('reading', lambda: loading(path)), ('predicting', predicting), ('training', training), ('pages', pages), ('books', books), ('between', between)):
             keep({about: (table := f())}, machine)
             print(f'\n{ABOUT[about][1]}, ratio to {ABOUT[about][0]}\n', ratios(table, ABOUT[about][0]).round(3).to_string(), sep='', flush=True)
     keep({'floor': floor()}, machine)
