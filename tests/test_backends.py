@@ -65,6 +65,7 @@ print(json.dumps([losses(devices, free) for free in (float('inf'), 0) for device
 @pytest.mark.skipif(not importlib.util.find_spec('jax'), reason='JAX is not installed')
 def test_a_batch_shared_by_two_devices():
     env = os.environ | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2'}
+    env['NPROC'] = '8'  # threads for XLA: with as many as cores, two devices that wait for each other can take all there are on a machine of two
     r = subprocess.run([sys.executable, '-c', SHARE], env=env, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr[-3000:]
     (one, on), (two, both), *streamed = json.loads(r.stdout.splitlines()[-1])
