@@ -285,8 +285,8 @@ class Keeper(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         # validation comes after the last step
-        self.trained = time.monotonic() - self.began
         if self.settle: self.settle(len(self.history))
+        self.trained = time.monotonic() - self.began
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {k: float(v) for k, v in logs.items()} | {'lr': float(self.model.optimizer.learning_rate)}
