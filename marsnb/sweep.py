@@ -178,7 +178,7 @@ def _finish(client, todo, about, resources, event):
     futures, of, tries = {}, {}, 0
     def submit(run):
         members = [futures[h] for m in recipes.members(run.recipe) if (h := str(runs.folder(m))) in futures]
-        future = client.submit(task, run.recipe, members=members, key=(about['topic'], tries, todo.index(run)), priority=-todo.index(run) - len(todo) * bool(tries), pure=False, resources=resources, **about)
+        future = client.submit(task, run.recipe, members=members, key=(f'{about["topic"]}-{"ensembles" if members else "runs"}', tries, todo.index(run)), priority=-todo.index(run) - len(todo) * bool(tries), pure=False, resources=resources, **about)
         futures[run.home], of[future.key] = future, run
         return future
     queue = as_completed([submit(r) for r in todo])
