@@ -137,7 +137,8 @@ def _client(about, process):
     from jupyter_client import AsyncKernelClient
     client = AsyncKernelClient()
     client.load_connection_info(about)
-    client.is_alive = process.is_alive  # a heartbeat may be late on a busy machine
+    async def alive(): return process.is_alive()
+    client.is_alive = client._async_is_alive = alive  # which else ask for a heartbeat, and that may be late on a busy machine
     try: yield client
     finally: client.stop_channels()  # nbclient leaves that, and the threads and files of each, to who made the client
 
@@ -158,7 +159,7 @@ def execute(template, page, parameters, log, bar=None, **about):
         if km.alone: tidy(Path(page).parent, failed.parent)
         with warnings.catch_warnings(), atomic(page) as t, open(log, 'a') as noise:
             warnings.simplefilter('ignore')
-            try: papermill.execute_notebook(str(template), str(t), parameters, kernel_name='python3', progress_bar=False, stderr_file=_both(noise, bar), km=km)
+            try: papermill.execute_notebook(str(template), str(t), parameters, kernel_name='python3', progress_bar=False, stderr_file=_both(noise, bar), start_timeout=600, km=km)
             except (papermill.PapermillExecutionError, DeadKernelError) as e:
                 os.replace(t, failed)
                 raise _reason(e, km.process, failed, log) from None
