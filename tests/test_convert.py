@@ -12,12 +12,12 @@ from test_sweep import until
 
 @pytest.fixture(scope='module')
 def release(tmp_path_factory):
-    "A release of 800 frames, four blocks of them: one picture under many names."
+    "A release of 3200 frames, thirteen blocks of them: one picture under many names, enough for a conversion to be stopped midway."
     d, r = tmp_path_factory.mktemp('release'), np.random.default_rng(0)
     for where, x in ('images/edr', r.integers(0, 256, (128, 128), np.uint8)), ('labels/train', np.repeat(r.integers(0, 4, (8, 128), np.uint8), 16, 0)):
         (d/'msl'/where).mkdir(parents=True)
         cv2.imwrite(str(d/'x.png'), x)
-        for i in range(800): os.link(d/'x.png', d/'msl'/where/f'NLA_{i:09d}EDR_F{51000 + i:07d}NCAM00355M1.png')
+        for i in range(3200): os.link(d/'x.png', d/'msl'/where/f'NLA_{i:09d}EDR_F{51000 + i:07d}NCAM00355M1.png')
         (d/'x.png').unlink()
     return d
 
@@ -53,7 +53,7 @@ def test_stopped_and_killed(release, wanted, before, tmp_path):
         out, err = p.communicate()
         assert (p.returncode, out, err.strip()) == (code, '', '') and files(tmp_path) == before, (err, done)
         assert number == signal.SIGKILL or not parts('.*'), 'a half-written block'
-    assert done == 4, 'none of them is made twice'
+    assert done == 13, 'none of them is made twice'
     (tmp_path/'.mars.npz.0123456789ab.parts').mkdir()  # of a conversion with other settings that nobody finished
     p = start(release, tmp_path/'mars.npz')
     assert not p.communicate()[1] and p.returncode == 0
