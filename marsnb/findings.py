@@ -338,7 +338,7 @@ def failures(records, n=12):
 def tally(judged):
     "How many claims hold, do not, are not decided or not measured yet, as a sentence."
     n = {w: sum(j.verdict == w for j in judged) for w in verdicts.WORDS}
-    return f'Of {len(judged)} claims {n["holds"]} hold, {n["does not hold"]} do not, {n["not decided"]} are not decided, {n["not measured yet"]} not measured yet.'
+    return f'Of {len(judged)} claims {n["holds"]} hold, {n["does not hold"]} do not, {n["not decided"]} not decided, {n["not measured yet"]} not measured yet.'
 
 def overview(judged):
     "All claims with their verdicts, for a page."
