@@ -119,7 +119,7 @@ def write_discard(path, reasons):
     with atomic(path) as t: t.write_text('# tiles to leave out: number and reason\n' + ''.join(f'{k} {" ".join(v.split())}\n' for k, v in sorted(reasons.items())), encoding='utf-8')
 
 # %% ../nbs/01b_clean.ipynb #6e58c862
-def discard(images, masks, ids=None, path=''):
+def discard(images, masks, ids=None, *, path):
     "Numbers of the tiles among `ids` that stand on the discard list at `path`."
     return np.intersect1d(_all(masks, ids), list(read_discard(path, len(masks)))).astype(int)
 

@@ -211,7 +211,7 @@ def book():
     publish()
 
 # %% ../nbs/13_cli.ipynb #b87a9785
-def predict_tiles(file, out, submission, model, tta, background):
+def predict_tiles(file, out, submission, **looks):
     "Write the masks of the unlabelled tiles of `file` to the npz `out` and the csv `submission`."
     from rich.console import Console
     from rich.progress import Progress
@@ -224,14 +224,14 @@ def predict_tiles(file, out, submission, model, tta, background):
     first = next(blocks)  # what is wrong with the file is said before the network is looked at
     with noise_to(os.devnull):
         from marsnb import images, infer
-        net = images.network(model, tta)
+        net, background, post = images.network(**looks)
     with Progress(disable=not sys.stderr.isatty(), console=Console(stderr=True)) as bar:
         task = bar.add_task('predicting', total=first[0])
-        for done, n in infer.predict_file(net, itertools.chain([first], blocks), out, submission, background): bar.update(task, completed=done)
+        for done, n in infer.predict_file(net, itertools.chain([first], blocks), out, submission, background, post): bar.update(task, completed=done)
     click.echo(f'{out}: {n:,} masks' + (f'; {submission}' if submission else ''))
 
 # %% ../nbs/13_cli.ipynb #012f56ae
-def predict_images(paths, out, masks, model, tta, **how):
+def predict_images(paths, out, masks, looks, **how):
     "Map the images that `paths` name into the folder `out`; gives the exit code: 0, or 1 if some were broken."
     from rich.console import Console
     from rich.progress import Progress
@@ -243,9 +243,9 @@ def predict_images(paths, out, masks, model, tta, **how):
         masks = images.masks_of(files, masks)
         runs.writable(out)
         if any(Path(p).is_dir() and os.path.samefile(p, out) for p in paths): raise MarsError(f'{out}: holds the images; name another folder with --out')
-        done, net = 0, images.network(model, tta)
+        done, (net, background, _) = 0, images.network(**looks)
         with Progress(disable=not terminal.isatty(), console=Console(file=terminal)) as bar:
-            for f, name, wrong in bar.track(images.map_images(net, files, out, masks, **how), len(files), description='mapping'):
+            for f, name, wrong in bar.track(images.map_images(net, files, out, masks, background=background, **how), len(files), description='mapping'):
                 if wrong: print(wrong, file=terminal, flush=True)
                 done += wrong is None
     if not done: raise MarsError(f'{out}: nothing written, none of {len(files)} images could be mapped')
@@ -257,9 +257,9 @@ def predict_images(paths, out, masks, model, tta, **how):
 @click.argument('images', nargs=-1)
 @click.option('--data', 'file', default='', help='instead of images, the unlabelled tiles of this npz in the course\'s layout')
 @click.option('--out', default='', help='folder for the maps [default: terrain]; with --data, npz for the masks: predictions, uint8 (n, 64, 128) [default: predictions.npz]')
-@click.option('--model', default='', help='a .keras file, as a run leaves it; default: the network that comes with marsnb')
-@click.option('--background/--no-background', default=None, help='whether background may be predicted; default: with --model yes, with the network that comes with marsnb, which does not know it, no')
-@click.option('--tta', is_flag=True, help='look at each tile as it is and mirrored, four times, and take the mean')
+@click.option('--model', default='', help='a .keras file, as a run leaves it, with its record beside it; default: the network that comes with marsnb')
+@click.option('--background/--no-background', default=None, help='whether background may be predicted; default: as the run measured its network, no for the one that comes with marsnb, which does not know it, yes for one without a record')
+@click.option('--tta/--no-tta', default=None, help='look at each tile as it is and mirrored, four times, and take the mean, or once; default: as the run measured its network, once for the one that comes with marsnb')
 @click.option('--scale', type=float, help='pixels of the network per pixel of the image; default: the image is a whole frame, 128 pixels wide to the network')
 @click.option('--mask', 'masks', multiple=True, help='what is not 0 in this picture, or in that of the image\'s name in this folder, is not assessed; may be given again')
 @click.option('--sure', default=.5, show_default=True, help='least probability with which a pixel is assessed')
@@ -272,9 +272,9 @@ def predict(images, file, out, submission, model, background, tta, masks, scale,
     if file and (scale is not None or masks or keep): raise MarsError('predict: --scale, --mask and --probabilities go with images, not with --data')
     if images and submission: raise MarsError('predict: --submission goes with --data, not with images')
     if not (scale is None or 0 < scale < 1e3) or not 0 <= sure <= 1: raise MarsError('predict: --scale must be a number above 0, --sure one from 0 to 1')
-    background = bool(model) if background is None else background
-    if file: return predict_tiles(file, out or 'predictions.npz', submission, model, tta, background)
-    with in_a_line(): sys.exit(predict_images(images, out or 'terrain', masks, model, tta, background=background, scale=scale, sure=sure, keep=keep))
+    looks = {'path': model, 'tta': tta, 'background': background}
+    if file: return predict_tiles(file, out or 'predictions.npz', submission, **looks)
+    with in_a_line(): sys.exit(predict_images(images, out or 'terrain', masks, looks, scale=scale, sure=sure, keep=keep))
 
 # %% ../nbs/13_cli.ipynb #30f80f11
 def main():

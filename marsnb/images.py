@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['MOST', 'SURE', 'UNSURE', 'HIDDEN', 'NOT_ASSESSED', 'COLUMNS', 'LONGEST', 'OUTPUTS', 'FLAGSHIP', 'read', 'resized',
            'to_scale', 'starts', 'window', 'blended', 'mirrored', 'stretched', 'hidden', 'assess', 'areas', 'overlay',
-           'draw', 'frames', 'masks_of', 'earlier', 'outputs', 'map_image', 'save', 'map_images', 'network', 'halved',
-           'ship']
+           'draw', 'frames', 'masks_of', 'earlier', 'outputs', 'map_image', 'save', 'map_images', 'Looking', 'network',
+           'halved', 'ship']
 
 # %% ../nbs/09b_images.ipynb #773762a9
-import csv, io, itertools, os, zipfile
+import csv, dataclasses, io, itertools, os, zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import h5py
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from keras import ops
 
-from . import infer, runs
+from . import infer, recipes, runs
 from .convert import PICTURES, named, picture
 from .core import CLASSES, MarsError, N_CLASSES, PALETTE, ROOT, TILE, atomic
 
@@ -227,12 +228,21 @@ def map_images(net, files, out, masks=None, keep=False, **how):
 # %% ../nbs/09b_images.ipynb #7feeafe0
 FLAGSHIP = ROOT/'marsnb'/'weights'/'flagship.keras'
 
-def network(path='', tta=False):
-    "The network at `path`, by default the one that comes with the package; with `tta` it looks four times. Raises `MarsError` where it is none for Mars tiles."
+class Looking(NamedTuple):
+    "How tiles are predicted: the network `net`, whether it may say `background`, and the functions `post` that tidy its masks."
+    net: object
+    background: bool
+    post: list
+
+def network(path='', tta=None, background=None):
+    """The network at `path`, used as the run that left it measured it where its record lies beside it; by default the one that comes with the package, which looks once. `tta`: look four times, or once; `background`: whether it may be predicted.
+    Gives a `Looking`. Raises `MarsError` where the file is no network for Mars tiles."""
     if not path and not FLAGSHIP.exists(): raise MarsError('no trained network comes with this version; name one with --model, such as the best.keras of a run')
-    net = infer.open_model(path or FLAGSHIP)
+    net, record = infer.open_model(path or FLAGSHIP), runs.left(path or FLAGSHIP) or {'recipe': {}, 'result': {}}
     if net.input_shape[-1] != 1 or net.outputs[0].shape[-1] != N_CLASSES: raise MarsError(f'{path}: from {net.input_shape} to {net.outputs[0].shape}, but grey tiles to {N_CLASSES} classes are expected')
-    return mirrored(net) if tta else net
+    recipe, tta = recipes.make(record['recipe']), tta if path or tta else False
+    net = runs.as_measured(net, recipe if tta is None else dataclasses.replace(recipe, tta=[]), record['result'])
+    return Looking(mirrored(net) if tta else net, recipe.predict_background if background is None else background, recipes.post(recipe))
 
 # %% ../nbs/09b_images.ipynb #04c2bcc9
 def halved(path, to):
@@ -250,10 +260,10 @@ def _half(weights):
     return out.getvalue()
 
 # %% ../nbs/09b_images.ipynb #462630be
-def ship(network, run, to=FLAGSHIP):
-    "Make the `.keras` file `network`, which the run in the folder `run` left, the one that comes with the package: it goes to `to`, in float16, the run's record beside it. Raises `MarsError` where they do not belong together."
-    net, record = infer.open_model(network), runs.read(run)
-    if not record or net.count_params() != record['cost']['parameters']: raise MarsError(f'{network}: not the network of the run in {run}; name its best.keras and the folder of its record')
+def ship(network, to=FLAGSHIP):
+    "Make the `.keras` file `network`, as a run left it, the one that comes with the package: it goes to `to`, in float16, the record of the run beside it. Raises `MarsError` where no record of this very network lies beside it."
+    record = runs.left(network)
+    if not record: raise MarsError(f'{network}: its record does not lie beside it; name the best.keras of a run, with its best.json')
     Path(to).parent.mkdir(exist_ok=True)
     halved(network, to)
-    with atomic(Path(to).with_suffix('.json')) as t: t.write_bytes((Path(run)/'record.json').read_bytes())
+    with atomic(Path(to).with_suffix('.json')) as t: t.write_text(runs.signed(record, to))

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from . import recipes, runs
-from .core import MarsError, ROOT, atomic
+from .core import MarsError, ROOT, atomic, data_path
 
 # %% ../nbs/11b_page.ipynb #2b2848bd
 @functools.cache
@@ -110,7 +110,7 @@ def kernel(log, lock=None, environ=None):
     with folder as d, contextlib.ExitStack() as clients:
         file, about = write_connection_file(f'{d}/kernel.json', transport='ipc', ip=f'{d}/ipc', key=uuid.uuid4().hex.encode())
         heard, answer = multiprocessing.Pipe(duplex=False)
-        process = KERNELS[str(lock)] = start(serve, file, str(log), lock and str(lock), environ or {}, answer)
+        process = KERNELS[str(lock)] = start(serve, file, str(log), lock and str(lock), {'MARSNB_DATA': str(data_path() or '')} | (environ or {}), answer)
         answer.close()
         try:
             if (alone := _said(heard, process)) is False: raise BlockingIOError(f'{lock}: another process is at it')
@@ -204,7 +204,8 @@ def run(recipe, bar=None, environ=None):
     "Train `recipe`, as far as that is not done, and leave its page; gives the folder of the record. `BlockingIOError` where another process is at it, `RuntimeError` where it failed; notebook and log of a failure lie in the workshop."
     home, work = runs.folder(recipe), runs.workshop(recipe)
     runs.writable(home); runs.writable(work)
-    execute(EXPERIMENTS/'train.ipynb', path(recipe), recipes.differs(recipe), work/'failed.log', bar, lock=work/'lock', environ=environ)
+    paths = {k: str(Path(v).expanduser().resolve()) for k in ('data', 'out') if (v := getattr(recipe, k))}  # a kernel works in another folder
+    execute(EXPERIMENTS/'train.ipynb', path(recipe), recipes.differs(recipe) | paths, work/'failed.log', bar, lock=work/'lock', environ=environ)
     (work/'failed.log').unlink(missing_ok=True)
     return home
 

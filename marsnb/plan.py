@@ -107,8 +107,7 @@ def other(recipe):
 def done(recipe, sha256):
     "The record of `recipe` on the data with the fingerprint `sha256`, if it is there; else None. A page that could not be finished, whose log still lies there, is to be made again; that of a record from elsewhere is not."
     record = runs.read(runs.folder(recipe))
-    same = record and (record['environment']['data_sha256'], record['digest'], [m['digest'] for m in record.get('members', [])]) == (sha256, recipes.digest(recipe), [recipes.digest(m) for m in recipes.members(recipe)])
-    return record if same and (recipe.seed or page.path(recipe).exists() or not (runs.workshop(recipe)/'failed.log').exists()) else None
+    return record if record and runs.is_of(record, recipe, sha256) and (recipe.seed or page.path(recipe).exists() or not (runs.workshop(recipe)/'failed.log').exists()) else None
 
 def fingerprints(todo):
     "The fingerprint of the data of each of the recipes `todo`; every file is read once."

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'WORDS', 'MOST', 'RECIPES', 'PRECISIONS', 'Recipe', 'Profile', 'make', 'read_yaml',
            'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'bfloat16_processor', 'widths', 'build',
-           'class_weights', 'loss', 'augmentation', 'Prepared', 'prepare', 'trains', 'epochs', 'pretraining', 'views',
-           'post', 'members']
+           'class_weights', 'loss', 'augmentation', 'views', 'post', 'members', 'Prepared', 'prepare', 'trains',
+           'epochs', 'pretraining']
 
 # %% ../nbs/11_recipes.ipynb #19e4a60a
 import contextlib, dataclasses, functools, hashlib, inspect, json, math, re
@@ -271,11 +271,38 @@ def _steps(entries, known, given, what):
             if p.default is p.empty and p.name not in args: raise MarsError(f'{what} {name}: {p.name} is missing; write {name}: {{{p.name}: ...}}')
         yield functools.partial(f, **args)
 
+# %% ../nbs/11_recipes.ipynb #35f94999
+def views(recipe):
+    "The test-time views of `recipe`, for `infer.viewed`."
+    from marsnb import infer
+    return [v for f in _steps(recipe.tta, infer.VIEWS, 0, 'view') for v in f()]
+
+def post(recipe):
+    "The post-processing of `recipe`: functions f(masks, images) -> masks."
+    from marsnb import infer
+    return list(_steps(recipe.post, infer.POST, 2, 'post-processing'))
+
+def _split(recipe): return recipe.seed if recipe.split < 0 else recipe.split
+
+def members(recipe, above=()):
+    "The recipes of the members of the ensemble `recipe`: same data, split, profile and place. Raises `MarsError` where one is missing or contains itself."
+    out = []
+    for entry in recipe.members:
+        entry = entry if isinstance(entry, dict) else {'recipe': entry}
+        name = str(entry.get('recipe'))
+        if set(entry) - {'recipe', 'seed'} or not re.fullmatch(r'[a-z0-9_]+/[a-z0-9_]+', name): raise MarsError(f'members: {entry!r:.80}; write team/row or {{recipe: team/row, seed: 1}}')
+        if name in above: raise MarsError(f'members: {name} is a member of itself')
+        same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out', 'val', 'test')} | {'seed': entry.get('seed', recipe.seed), 'split': _split(recipe)}
+        out.append(make(dataclasses.asdict(load(RECIPES/f'{name}.yml')) | same | ({'split': -1} if same['seed'] == same['split'] else {}), name))
+        members(out[-1], (*above, name))
+    return out
+
 # %% ../nbs/11_recipes.ipynb #ad242d38
 class Prepared(NamedTuple):
-    "What a recipe trains on: the `tiles` as read and their `parts`; `images` and `masks` (uint8, (n, h, w)), which begin with those of `tiles`; `ids`, the training tiles with repeats."
+    "What a recipe trains on: the `tiles` as read, their `parts` and `groups` (n,), rover stops or, where these are not known, what the pixels tell of them; `images` and `masks` (uint8, (n, h, w)), which begin with those of `tiles`; `ids`, the training tiles with repeats."
     tiles: object
     parts: object
+    groups: np.ndarray
     images: np.ndarray
     masks: np.ndarray
     ids: np.ndarray
@@ -291,32 +318,42 @@ def _some(ids, masks, share, seed):
     return np.sort(np.concatenate([rng(seed, 'share', k).permutation(t)[:round(share * len(t))] for k, t in enumerate((ids[~rocky], ids[rocky]))]))
 
 # %% ../nbs/11_recipes.ipynb #c5ef9a8f
-def _split(recipe): return recipe.seed if recipe.split < 0 else recipe.split
-
-def _parts(recipe, tiles, steps):
-    "The `Parts` of `tiles`, less what the cleaning `steps` find. Where no rover stops are known, groups come from the pixels."
-    from marsnb import clean, data, splits
+def _parts(recipe, tiles, groups, steps):
+    "The `Parts` of `tiles` by their `groups`, less what the cleaning `steps` find."
+    from marsnb import clean, data
     before = [f for f in steps if f.func is clean.outliers]
     ids = _left(np.arange(len(tiles.images)), before, tiles)
-    groups = splits.groups_from_pixels(tiles.images, tiles.masks) if tiles.groups is None else tiles.groups
     parts = data.split(tiles.masks, groups, _split(recipe), recipe.val, recipe.test, ids)
     train = _left(parts.train, [f for f in steps if f not in before], tiles)
     return parts._replace(train=train if recipe.share == 1 else _some(train, tiles.masks, recipe.share, recipe.seed))
 
+def _check_training(recipe):
+    "Raises `MarsError` where what steers the training of `recipe`, or what is done with its network, is not known: before hours are spent."
+    from marsnb import losses, train
+    views(recipe), post(recipe)
+    for what in (recipe.monitor, *(d['monitor'] for d in (recipe.reduce, recipe.stop) if 'monitor' in d)):
+        if what not in train.MONITORS: raise MarsError(f'monitor: unknown figure {what!r:.60}; did you mean {nearest(str(what), train.MONITORS)}?')
+    schedule = pick(train.SCHEDULES, recipe.schedule, 'schedule')
+    for key, f, args, given in (('reduce', train.plateau, recipe.reduce, 1), ('stop', train.early, recipe.stop, 1), ('adaptive', losses.adaptive, recipe.adaptive, 1), ('schedule_args of', schedule, recipe.schedule_args, 2)):
+        if args or key == 'schedule_args of': list(_steps([{f.__name__: args}], (f,), given, key))
+    if unknown := set(recipe.consistency) - {'augment', 'weight', 'confidence'}: raise MarsError(f'consistency: augment, weight and confidence are known, not {min(unknown)!r:.60}')
+
 def prepare(recipe):
-    "The `Prepared` of `recipe`: tiles cleaned and split, training masks refined, training tiles enlarged or drawn from, no more of them than training will show."
-    from marsnb import balance, clean, data
+    "The `Prepared` of `recipe`: tiles cleaned and split, training masks refined, training tiles enlarged or drawn from, no more of them than training will show. Raises `MarsError` for anything in the recipe that training would trip over later."
+    from marsnb import balance, clean, data, splits
+    _check_training(recipe)
     cleaning = list(_steps(recipe.clean, clean.STEPS, 3, 'cleaning step'))
     balancing = list(_steps([{k: v} for k, v in recipe.balance.items()], balance.STEPS, 5, 'balancing step'))
     refining = list(_steps([{'refine': recipe.refine}] if recipe.refine else [], (clean.refine,), 2, 'step'))
     if not 0 < recipe.share <= 1: raise MarsError(f'share={recipe.share}: a share of the training tiles above 0 and up to 1 is expected')
     tiles = data.read(recipe.data)
-    parts = _parts(recipe, tiles, cleaning)
+    groups = splits.groups_from_pixels(tiles.images, tiles.masks) if tiles.groups is None else tiles.groups
+    parts = _parts(recipe, tiles, groups, cleaning)
     images, masks, ids = tiles.images, tiles.masks.copy(), parts.train
     for f in refining: masks[ids] = f(images[ids], masks[ids])
     most = epochs(recipe, len(ids)) * len(ids)  # training will show no more, so no more need be made
     for f in balancing: images, masks, ids = f(images, masks, ids, recipe.seed, most)
-    return Prepared(tiles, parts, images, masks, ids)
+    return Prepared(tiles, parts, groups, images, masks, ids)
 
 def trains(recipe):
     "Whether `recipe` trains a network of its own: an ensemble does not, unless its members do nothing but label tiles for one."
@@ -333,27 +370,3 @@ def pretraining(recipe):
     about = {'share': .5, 'augment': {'hide': .6}} | recipe.pretrain
     if set(about) != {'share', 'augment'} or type(about['share']) is not float or not 0 < about['share'] < 1: raise MarsError(f'pretrain: share, between 0 and 1, and augment are known, not {recipe.pretrain!r:.80}')
     return about
-
-# %% ../nbs/11_recipes.ipynb #35f94999
-def views(recipe):
-    "The test-time views of `recipe`, for `infer.viewed`."
-    from marsnb import infer
-    return [v for f in _steps(recipe.tta, infer.VIEWS, 0, 'view') for v in f()]
-
-def post(recipe):
-    "The post-processing of `recipe`: functions f(masks, images) -> masks."
-    from marsnb import infer
-    return list(_steps(recipe.post, infer.POST, 2, 'post-processing'))
-
-def members(recipe, above=()):
-    "The recipes of the members of the ensemble `recipe`: same data, split, profile and place. Raises `MarsError` where one is missing or contains itself."
-    out = []
-    for entry in recipe.members:
-        entry = entry if isinstance(entry, dict) else {'recipe': entry}
-        name = str(entry.get('recipe'))
-        if set(entry) - {'recipe', 'seed'} or not re.fullmatch(r'[a-z0-9_]+/[a-z0-9_]+', name): raise MarsError(f'members: {entry!r:.80}; write team/row or {{recipe: team/row, seed: 1}}')
-        if name in (*above, f'{recipe.team}/{recipe.row}'): raise MarsError(f'members: {name} is a member of itself')
-        same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out', 'val', 'test')} | {'seed': entry.get('seed', recipe.seed), 'split': _split(recipe)}
-        out.append(make(dataclasses.asdict(load(RECIPES/f'{name}.yml')) | same | ({'split': -1} if same['seed'] == same['split'] else {}), name))
-        members(out[-1], (*above, f'{recipe.team}/{recipe.row}'))
-    return out

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device', 'environment', 'read',
-           'finished', 'resident', 'trained', 'pretrained', 'begun', 'combined', 'labeller', 'with_pseudo_labels',
-           'measured', 'execute', 'portable', 'writable', 'surroundings', 'unlike', 'repeats']
+           'finished', 'is_of', 'left', 'signed', 'resident', 'trained', 'pretrained', 'begun', 'combined', 'labeller',
+           'with_pseudo_labels', 'as_measured', 'measured', 'execute', 'portable', 'writable', 'surroundings', 'unlike',
+           'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
-import contextlib, dataclasses, json, math, os, platform, shutil, subprocess, zipfile
+import contextlib, dataclasses, hashlib, json, math, os, platform, shutil, subprocess, zipfile
 from importlib import metadata, util
 from pathlib import Path
 
@@ -65,8 +66,10 @@ def _version(name):
     except metadata.PackageNotFoundError: return None
 
 def _revision():
-    r = subprocess.run(['git', '-C', ROOT, 'describe', '--always', '--dirty', '--exclude=*'], capture_output=True, text=True)
-    return r.stdout.strip() or None
+    "The commit of the code that runs, with `-dirty` where `marsnb` or the notebooks are not as in that commit; None outside a repository."
+    git = lambda *args: subprocess.run(['git', '-C', ROOT, *args], capture_output=True, text=True).stdout.strip()
+    commit = git('rev-parse', '--short', 'HEAD')
+    return commit and commit + ('-dirty' if git('status', '--porcelain', '--', 'marsnb', 'nbs') else '') or None
 
 def environment(sha256):
     "What the figures may depend on besides the recipe: data, versions, revision, backend and device."
@@ -77,7 +80,9 @@ def environment(sha256):
 # %% ../nbs/11a_runs.ipynb #70620522
 def read(path):
     "The record in the folder `path`, or None where there is none. Raises `MarsError` where it is broken or of a format not known here."
-    path = Path(path)/'record.json'
+    return _read(Path(path)/'record.json')
+
+def _read(path):
     if not path.exists(): return None
     try:
         if path.stat().st_size > 2**24: raise ValueError('too large')
@@ -103,9 +108,23 @@ def _whole(record):
 def finished(recipe, tiles):
     "The record of `recipe` on `tiles` if that very run is done, else None."
     record = read(folder(recipe))
-    same = record and record['digest'] == recipes.digest(recipe) and record['environment']['data_sha256'] == fingerprint(tiles)
-    if same and recipe.members: same = [m['digest'] for m in record['members']] == [recipes.digest(m) for m in recipes.members(recipe)]
-    return record if same else None
+    return record if record and is_of(record, recipe, fingerprint(tiles)) else None
+
+def is_of(record, recipe, sha256):
+    "Whether `record` is that of `recipe`, and of its members, on the data with the fingerprint `sha256`."
+    return (record['environment']['data_sha256'], record['digest'], [m['digest'] for m in record.get('members', [])]) == (sha256, recipes.digest(recipe), [recipes.digest(m) for m in recipes.members(recipe)])
+
+def left(network):
+    "The record of the run that left the network in the file `network`, which lies beside it; None where there is none, or where it is that of another network."
+    try: record = _read(Path(network).with_suffix('.json'))
+    except MarsError: return None
+    return record if record and record.get('network') == _sha256(network) else None
+
+def signed(record, network):
+    "The text of the file beside `network` (its name, but .json) that says that it is the network of `record`."
+    return json.dumps({**record, 'network': _sha256(network)}, indent=1, allow_nan=False) + '\n'
+
+def _sha256(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 # %% ../nbs/11a_runs.ipynb #dcae6a43
 def resident(recipe, ready, net):
@@ -128,7 +147,7 @@ def trained(recipe, ready):
         model = resident(recipe, ready, net)
         history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, monitor=recipe.monitor, reduce=recipe.reduce, stop=recipe.stop, adaptive=recipe.adaptive or None,
                             path=_state(recipe, ready.tiles), callbacks=_callbacks(recipe, ready, epochs), **_settings(recipe))
-    return net, history, _spent(ready, before + history)
+    return net, history, _spent(recipe, ready, before + history)
 
 def _settings(recipe):
     "The arguments of `train.fit` that say how `recipe` takes its steps."
@@ -137,7 +156,7 @@ def _settings(recipe):
 
 def _state(recipe, tiles): return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(tiles)[:8]}.npz'
 
-def _spent(ready, history): return [sum(h['seconds'] for h in history), len(ready.parts.train) * len(history)]
+def _spent(recipe, ready, history): return [sum(h['seconds'] for h in history), -(-len(ready.parts.train) // recipe.batch) * recipe.batch * len(history)]  # whole batches
 
 def _callbacks(recipe, ready, epochs):
     "Pictures and TensorBoard, where `recipe` asks for them."
@@ -185,11 +204,11 @@ def combined(recipe, ready):
     return ensemble.ensemble(nets, weights), {'members': said}, [sum(m['cost'][k] for m in records) for k in ('seconds', 'passes')]
 
 def _member(recipe, ready):
-    "Record and network of the run `recipe`, which is made where it or its weights are missing. Raises `MarsError` where its test tiles are not those of the ensemble: it may have learned from those."
+    "Record and network of the run `recipe`, which is made where its record or the very network of that record is missing. Raises `MarsError` where its test tiles are not those of the ensemble: it may have learned from those."
     from marsnb import infer
     best = workshop(recipe)/'best.keras'
-    record = finished(recipe, ready.tiles) if best.exists() else None
-    record = record or execute(recipe, recipes.prepare(recipe))
+    record = finished(recipe, ready.tiles)
+    if not record or (left(best) if best.exists() else None) != {**record, 'network': _sha256(best)}: record = execute(recipe, recipes.prepare(recipe))
     with np.load(folder(recipe)/'test.npz') as z:
         if not np.array_equal(z['tiles'], ready.parts.test): raise MarsError(f'{recipe.team}/{recipe.row}: other test tiles than those of the ensemble that it is a member of; give both the same cleaning')
     return record, infer.open_model(best)
@@ -227,24 +246,34 @@ def _judge(masks, predictions):
 
 UNLABELLED = 1000  # predictions kept of unlabelled tiles, to be scored by whoever has their labels
 
+def as_measured(net, recipe, found):
+    "A `keras.Model` like `net` with the views of `recipe`, and with the temperature and thresholds in `found`, such as the results in a record."
+    from marsnb import infer
+    net = infer.viewed(net, recipes.views(recipe))
+    if 'temperature' in found: net = infer.calibrated(net, found['temperature'])
+    return infer.thresholded(net, found['thresholds']) if 'thresholds' in found else net
+
+def _found(recipe, ready, net):
+    "The temperature and the thresholds of `net` where `recipe` asks for them, found on validation tiles, and the calibration error of test tiles without and with that temperature."
+    from marsnb import infer
+    tiles, parts, found = ready.tiles, ready.parts, {}
+    val = tiles.images[parts.val], tiles.masks[parts.val]
+    if recipe.temperature:
+        plain = as_measured(net, recipe, {})
+        found['temperature'] = infer.temperature(plain, *val)
+        found['ece'] = {'before': _ece(plain, tiles, parts.test), 'after': _ece(infer.calibrated(plain, found['temperature']), tiles, parts.test)}
+    if recipe.thresholds: found['thresholds'] = infer.thresholds(as_measured(net, recipe, found), *val, recipe.predict_background).tolist()
+    return found
+
 def measured(recipe, ready, net):
     "What `net` with the views, temperature, thresholds and post-processing of `recipe` says: the figures of val and test tiles, and the masks of test and unlabelled ones."
     from marsnb import evaluate, infer
-    tiles, parts, own = ready.tiles, ready.parts, {}
-    net = infer.viewed(net, recipes.views(recipe))
-    if recipe.temperature:
-        own['ece'] = {'before': _ece(net, tiles, parts.test)}
-        own['temperature'] = infer.temperature(net, tiles.images[parts.val], tiles.masks[parts.val])
-        net = infer.calibrated(net, own['temperature'])
-        own['ece']['after'] = _ece(net, tiles, parts.test)
-    if recipe.thresholds:
-        own['thresholds'] = infer.thresholds(net, tiles.images[parts.val], tiles.masks[parts.val], recipe.predict_background).tolist()
-        net = infer.thresholded(net, own['thresholds'])
+    tiles, parts, own = ready.tiles, ready.parts, _found(recipe, ready, net)
+    net = as_measured(net, recipe, own)
     said = lambda images: infer.predict(net, images, recipe.predict_background, recipes.post(recipe))
     masks = {p: said(tiles.images[getattr(parts, p)]) for p in ('val', 'test')}
     figures = {p: _judge(tiles.masks[getattr(parts, p)], m) for p, m in masks.items()}
-    groups = {} if tiles.groups is None else {'groups': tiles.groups[parts.test]}
-    test = {'predictions': masks['test'], 'tiles': parts.test, 'confusions': evaluate.per_tile(tiles.masks[parts.test], masks['test']).astype(np.uint16), **groups}
+    test = {'predictions': masks['test'], 'tiles': parts.test, 'groups': ready.groups[parts.test], 'confusions': evaluate.per_tile(tiles.masks[parts.test], masks['test']).astype(np.uint16)}
     return figures | own, test, said(tiles.unlabelled[:0 if recipe.seed else UNLABELLED])
 
 def _ece(net, tiles, ids):
@@ -283,7 +312,8 @@ def _write(home, work, recipe, net, history, test, unlabelled, record):
     with contextlib.ExitStack() as files:
         new = lambda path: files.enter_context(atomic(path))
         new(home/'record.json').write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
-        portable(recipe, net).save(new(work/'best.keras'))
+        portable(recipe, net).save(best := new(work/'best.keras'))
+        new(work/'best.json').write_text(signed(record, best))
         if history: pd.DataFrame(history).drop(columns='seconds').to_csv(new(home/'history.csv'), index=False, float_format='%.6g')
         if recipe.seed: test.pop('predictions')  # masks are kept of the first seed
         if len(unlabelled): _predictions(new(home/'unlabelled.npz'), predictions=unlabelled)

@@ -252,7 +252,7 @@ def test_bad_recipes_and_sweeps(text, tmp_path):
     refused(plan.plan, [str(tmp_path/'x.yml')], words=[] if 'x.yml' in text else ['x.yml'])
 
 
-@pytest.mark.parametrize('members, word', [(['../../etc/passwd'], 'team/row'), (['scratch/me'], 'itself'), (['hendrix/none'], 'no such'), ([{'recipe': 'hendrix/flagship', 'seed': 'x'}], 'seed'), ([[]], 'team/row'), ([{'recipe': {}}], 'team/row'), ([3], 'team/row'), (['hendrix/flagship\n'], 'team/row')])
+@pytest.mark.parametrize('members, word', [(['../../etc/passwd'], 'team/row'), (['scratch/me'], 'no such'), (['hendrix/none'], 'no such'), ([{'recipe': 'hendrix/flagship', 'seed': 'x'}], 'seed'), ([[]], 'team/row'), ([{'recipe': {}}], 'team/row'), ([3], 'team/row'), (['hendrix/flagship\n'], 'team/row')])
 def test_bad_ensembles(members, word, tmp_path):
     (tmp_path/'x.yml').write_text(yaml.safe_dump({'team': 'scratch', 'row': 'me', 'members': members}))
     refused(plan.plan, [str(tmp_path/'x.yml')], words=[word])

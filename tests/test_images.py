@@ -65,7 +65,7 @@ def test_images_of_every_kind(marsnb, net, tiles, tmp_path):
     shapes = {n: labels(tmp_path/'terrain'/f'{n}_labels.png').shape for n in ('grey', 'grey-2', 'grey-3', 'colour', 'deep', 'clear', 'tiny', 'flat', 'turned')}
     assert shapes == {'grey': (64, 77), 'grey-2': (64, 128), 'grey-3': (64, 128), 'colour': (64, 128), 'deep': (64, 128), 'clear': (64, 128), 'tiny': (3, 5), 'flat': (9, 640), 'turned': (128, 64)}
     assert len(list((tmp_path/'terrain').iterdir())) == 2 * 9 + 1 and not [p for p in tmp_path.rglob('*') if p.name.startswith('.')]
-    expected = images.infer.predict(images.network(net), t[None])[0]
+    expected = images.infer.predict(images.network(net).net, t[None])[0]
     for n in ('grey-2', 'deep', 'clear'): assert (labels(tmp_path/'terrain'/f'{n}_labels.png') == expected).mean() > .999, n  # an image of one tile gets what the tile gets
     rows = table(tmp_path/'terrain')
     for n, (high, wide) in shapes.items(): assert sum(int(r['pixels']) for r in rows if r['output'] == n) == high * wide

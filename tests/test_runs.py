@@ -1,5 +1,5 @@
 "From recipe to record through papermill: the same again, from the record alone, after a kill; and predictions from what a run leaves."
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 
 import nbformat
 import numpy as np
@@ -21,7 +21,7 @@ def mars(tmp_path_factory):
 
 def command(mars, out, page, **more):
     (out).mkdir(parents=True, exist_ok=True)
-    (out/'override.yml').write_text(yaml.safe_dump({'data': str(mars), 'out': str(out), 'width': 4, 'epochs': 2, **more}))
+    (out/'override.yml').write_text(yaml.safe_dump({'data': str(mars), 'out': str(out), 'width': 4, 'epochs': 2, 'tta': ['flips'], 'temperature': True, 'thresholds': True, 'post': ['borders'], 'predict_background': False, **more}))
     return [BIN/'papermill', TEMPLATE, page, '-f', ROOT/'nbs'/'experiments'/'recipes'/'hendrix'/'baseline_no_aug.yml', '-f', out/'override.yml', '--no-progress-bar', '--cwd', TEMPLATE.parent]
 
 
@@ -82,6 +82,15 @@ def test_predict(run, mars, tmp_path):
     header, *rows = (tmp_path/'s.csv').read_text().splitlines()
     assert header == ','.join(['id', *map(str, range(8192))]) and len(rows) == 9
     assert np.array_equal(np.array(rows[4].split(',')[1:], int).reshape(64, 128), p[4])
+
+
+def test_paths_are_those_of_the_user(marsnb, mars, tmp_path):
+    shutil.copy(mars, tmp_path/'mars.npz')
+    about = 'team: scratch, row: here, out: results, clean: [], widths: [2], epochs: 1'
+    (tmp_path/'named.yml').write_text(f'{{{about}, data: mars.npz}}')
+    (tmp_path/'meant.yml').write_text(f'{{{about}, lr: 0.1}}')
+    for r in (marsnb('train', 'named.yml'), marsnb('train', 'meant.yml', MARSNB_DATA='mars.npz')): assert r.returncode == 0, r.stderr
+    assert len(list((tmp_path/'results'/'mars-quick').rglob('record.json'))) == 2
 
 
 @pytest.mark.real
