@@ -225,6 +225,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'marsnb.data._add_saucers': ('data.html#_add_saucers', 'marsnb/data.py'),
                              'marsnb.data._blocks': ('data.html#_blocks', 'marsnb/data.py'),
                              'marsnb.data._bytes': ('data.html#_bytes', 'marsnb/data.py'),
+                             'marsnb.data._dark': ('data.html#_dark', 'marsnb/data.py'),
                              'marsnb.data._header': ('data.html#_header', 'marsnb/data.py'),
                              'marsnb.data._landscape': ('data.html#_landscape', 'marsnb/data.py'),
                              'marsnb.data._noise': ('data.html#_noise', 'marsnb/data.py'),
