@@ -35,7 +35,7 @@ test: setup              ## notebooks in step with the package, notebook tests, 
 	$(V)/python -m pytest -q tests
 
 soak: setup              ## what is too slow for `make test`: every row end to end, many runs, kills; at most 45 minutes on two cores
-	$(V)/python -m pytest -q -rP --numprocesses 2 -m soak tests
+	$(V)/python -m pytest -q -rP --durations 12 --numprocesses 2 -m soak tests
 
 lab: setup               ## JupyterLab, with the project's kernel
 	$(V)/jupyter lab nbs

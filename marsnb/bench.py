@@ -87,7 +87,7 @@ def ours(images, masks, epochs=1, size=None, batch=32, augment=(('flips', 1.),),
     recipe = recipes.make({'profile': 'cpu', 'widths': list(WIDTHS), 'augment': dict(augment), 'precision': precision})
     model = train.Resident(recipes.build(recipe), images, masks, recipes.loss(recipe), recipes.augmentation(recipe))
     with contextlib.redirect_stderr(io.StringIO()):
-        return [h['seconds'] for h in train.fit(model, SimpleNamespace(train=np.arange(len(images)), val=[0]), epochs=epochs, size=size, batch=batch)]
+        return [h['seconds'] for h in train.fit(model, SimpleNamespace(train=np.arange(len(images)), val=[0]), epochs=epochs, size=size, batch=batch, settle=0)]
 
 # %% ../nbs/21_speed.ipynb #a6b8cf07
 def torch_unet(widths=WIDTHS):
@@ -158,7 +158,7 @@ def steps(in_one_go, epochs=12, n=64, batch=8):
     keras.utils.set_random_seed(0)
     images, masks = (a[:, :16, :16] for a in noise(n * batch))
     with contextlib.redirect_stderr(io.StringIO()):
-        history = train.fit(Model(unet((16, 16, 1), N_CLASSES, (4, 8)), images, masks, losses.ce()), SimpleNamespace(train=np.arange(n * batch), val=[0]), epochs=epochs, batch=batch, jit=True)
+        history = train.fit(Model(unet((16, 16, 1), N_CLASSES, (4, 8)), images, masks, losses.ce()), SimpleNamespace(train=np.arange(n * batch), val=[0]), epochs=epochs, batch=batch, jit=True, settle=0)
     return float(np.median([h['seconds'] for h in history[1:]])) / n
 
 def between(repeats=3):

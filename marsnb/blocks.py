@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['batch', 'group', 'layer', 'instance', 'down', 'down_blur', 'up', 'up_conv', 'fit', 'cat', 'conv', 'double', 'res',
            'multi', 'dilated', 'inception', 'aspp', 'aspps', 'pyramid', 'se', 'strip_pool', 'psa', 'context',
-           'automaton', 'denoise', 'skip_filter', 'drop', 'spatial_drop', 'attn_gate', 'gate_add', 'gate_cat', 'cut',
-           'sew', 'head', 'heads', 'encode', 'decode', 'architecture', 'penalise', 'sketch', 'smoke', 'portrait',
-           'flops', 'milliseconds']
+           'automaton', 'denoise', 'drop', 'spatial_drop', 'attn_gate', 'gate_add', 'gate_cat', 'cut', 'sew', 'head',
+           'heads', 'encode', 'decode', 'architecture', 'penalise', 'sketch', 'smoke', 'portrait', 'flops',
+           'milliseconds']
 
 # %% ../nbs/03_blocks.ipynb #6cea5378
 import functools, inspect, math, time, types
@@ -182,10 +182,6 @@ def automaton(x, steps=3):
 def denoise(x, ch=16, k=5):
     "Learnable denoising filter for the input (in the spirit of arXiv 2309.03686): estimate the noise with two convolutions and take it away."
     return x - conv(conv(x, ch, k), x.shape[-1], k, norm=None, act=None)
-
-def skip_filter(x, k=3):
-    "A filter for each channel of a skip connection that starts as the identity."
-    return x + layers.DepthwiseConv2D(k, padding='same', depthwise_initializer='zeros')(x)
 
 # %% ../nbs/03_blocks.ipynb #b7451cf4
 def drop(x, rate=.2, rows=None):

@@ -83,10 +83,19 @@ def _bytes(block, top, what, first, exact):
         raise MarsError(f'{what}, tile {first + i[0]}: {block[tuple(i)]} at row {i[-2]}, column {i[-1]}; {"whole numbers " if exact else "values "}from 0 to {top} are expected')
     return np.rint(block).astype(np.uint8)
 
+def _dark(block, before, what):
+    "Whether no value of the grey `block` is above 1, nor any `before` it. Refused where that is because they were scaled: as bytes they would be black."
+    dark = before and block.max() <= 1
+    if dark and (block % 1).any(): raise MarsError(f'{what}: fractions from 0 to 1, but grey goes from 0 to 255; multiply by 255')
+    return dark
+
 # %% ../nbs/01_data.ipynb #e11e1fd0
 def unlabelled_blocks(path, rows=64):
     "The `test_set` of the npz at `path`, block by block: yields the number of tiles in all and uint8 (`rows` or fewer, 64, 128), grey 0..255. Raises `MarsError` where the file is not what it should be."
-    for shape, i, block in _blocks(path, 'test_set', TILE, rows): yield shape[0], _bytes(block, 255, f'{path}: test_set', i, exact=False)
+    what, dark = f'{path}: test_set', True
+    for shape, i, block in _blocks(path, 'test_set', TILE, rows):
+        grey, dark = _bytes(block, 255, what, i, exact=False), _dark(block, dark, what)
+        yield shape[0], grey
 
 def read_unlabelled(path):
     "The `test_set` of the npz at `path` as a whole: uint8 (m, 64, 128)."
@@ -108,10 +117,10 @@ def _read_groups(path, n):
 # %% ../nbs/01_data.ipynb #2897f589
 def load(path):
     "The `Tiles` of the npz at `path`, in the course's layout. Raises `MarsError` naming file, key and tile where something is wrong."
-    images = masks = None
+    images, what, dark = None, f'{path}: images of training_set', True
     for shape, i, block in _blocks(path, 'training_set', (2, *TILE)):
         if images is None: images, masks = np.empty((2, shape[0], *TILE), np.uint8)
-        images[i:i + len(block)] = _bytes(block[:, 0], 255, f'{path}: images of training_set', i, exact=False)
+        images[i:i + len(block)], dark = _bytes(block[:, 0], 255, what, i, exact=False), _dark(block[:, 0], dark, what)
         masks[i:i + len(block)] = _bytes(block[:, 1], N_CLASSES - 1, f'{path}: masks of training_set', i, exact=True)
     return Tiles(images, masks, read_unlabelled(path), _read_groups(path, len(images)))
 

@@ -31,9 +31,9 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.fixture
 def marsnb(tmp_path):
     "Runs the command marsnb in an empty folder, on the synthetic Mars, with records going to `runs` there."
-    def run(*args, **env):
+    def run(*args, preexec_fn=None, **env):
         env = {k: v for k, v in os.environ.items() if k != 'MARSNB_DATA'} | {'MARSNB_RUNS': str(tmp_path/'runs')} | env
-        return subprocess.run([BIN/'marsnb', *map(str, args)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+        return subprocess.run([BIN/'marsnb', *map(str, args)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, preexec_fn=preexec_fn)
     return run
 
 

@@ -1,11 +1,12 @@
 "Bad input through the command line: one clear line, exit code 2, nothing overwritten."
-import zipfile
+import resource, zipfile
 
 import numpy as np
 import pytest
 
 from conftest import ROOT
 from marsnb.data import save, synthetic
+from marsnb.models.unet import unet
 
 
 @pytest.fixture(scope='module')
@@ -62,6 +63,27 @@ def test_bad_prediction(marsnb, mars, tmp_path):
     refused(marsnb('predict', '--model', 'x.keras', '--data', 'nowhere.npz'), 'nowhere.npz')
     refused(marsnb('predict', '--model', 'x.keras', '--data', mars, '--out', '/proc/none/p.npz'), '/proc/none')
     assert (tmp_path/'predictions.npz').read_text() == 'mine'
+
+
+def test_predictions_replace_nothing_that_they_are_made_from(marsnb, mars, tmp_path):
+    (tmp_path/'mars.npz').write_bytes(mars.read_bytes()); (tmp_path/'link.npz').symlink_to('mars.npz'); (tmp_path/'x.keras').write_text('no network')
+    for named in ('--out', 'mars.npz'), ('--submission', 'link.npz'), ('--out', 'x', '--submission', './x'), ('--model', 'x.keras', '--out', 'x.keras'):
+        refused(marsnb('predict', '--data', 'mars.npz', *named), 'files of their own')
+    assert (tmp_path/'mars.npz').read_bytes() == mars.read_bytes() and (tmp_path/'x.keras').read_text() == 'no network' and len(list(tmp_path.iterdir())) == 3
+
+
+def test_predictions_without_room(marsnb, mars, tmp_path):
+    "Files may only grow to a kilobyte."
+    unet((64, 128, 1), 5, widths=(4, 8)).save(tmp_path/'x.keras')
+    r = marsnb('predict', '--model', 'x.keras', '--data', mars, '--submission', 's.csv', preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024,) * 2))
+    assert r.returncode == 1 and len(r.stderr.splitlines()) == 1 and 'File too large' in r.stderr, r.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ['x.keras']
+
+
+@pytest.mark.parametrize('command', [('sweep', 'default', '--dry-run', '--workers', -1), ('sweep', 'default', '--dry-run', '--gpu', 'nan'), ('report', 'nowhere', '--gpu', -1), ('reproduce', 'nowhere', '--tolerance', -1)])
+def test_a_number_out_of_range(marsnb, command):
+    r = marsnb(*command)
+    assert r.returncode == 2 and command[-2] in r.stderr and 'Invalid value' in r.stderr and 'Traceback' not in r.stderr, r.stderr
 
 
 def test_help(marsnb):

@@ -41,13 +41,12 @@ def test_environment_follows_lock():
 
 def test_lock_holds_what_is_installed():
     lock = dict(l.split('==') for l in (ROOT/'requirements.lock').read_text().split())
-    name = lambda n: re.sub(r'[-_.]+', '-', n).lower()
-    lock = {name(k): v for k, v in lock.items()}
+    lock = {normal(k): v for k, v in lock.items()}
     todo, seen = ['marsnb[cpu,dev]'], set()
     while todo:  # everything that the project needs, and what that needs in turn
         need = Requirement(todo.pop())
         for r in map(Requirement, importlib.metadata.requires(need.name) or []):
-            if any(r.marker is None or r.marker.evaluate({'extra': e}) for e in need.extras or {''}) and (key := (name(r.name), tuple(sorted(r.extras)))) not in seen:
+            if any(r.marker is None or r.marker.evaluate({'extra': e}) for e in need.extras or {''}) and (key := (normal(r.name), tuple(sorted(r.extras)))) not in seen:
                 seen.add(key); todo.append(f'{r.name}[{",".join(r.extras)}]' if r.extras else r.name)
     missing = [n for n, _ in seen if n not in lock]
     assert not missing, f'not in requirements.lock: {missing}'
@@ -81,19 +80,50 @@ TOOLS = {'distributed': 'dask.distributed', 'jupyter-book': 'builds the report',
          'jupyterlab': 'make lab', 'nbdev': 'its commands', 'execnb': 'of nbdev, kept below a version', 'fastcore': 'of nbdev, kept below a version', 'ghapi': 'of nbdev, kept below a version', 'ruff': 'its command'}
 
 
-def test_every_dependency_is_imported():
-    imports = set()
-    for source in [p.read_text() for p in tracked('*.py')] + [s for p in tracked('*.ipynb') for s in cells(p)]:
-        for n in ast.walk(ast.parse(source)):
-            if isinstance(n, ast.Import): imports |= {a.name.split('.')[0] for a in n.names}
-            elif isinstance(n, ast.ImportFrom) and not n.level: imports.add(n.module.split('.')[0])
+MAY_BE_MISSING = {'torch', 'ipywidgets'}  # measured beside us where it is installed; for JupyterLab, which comes with dev
+
+
+def imports(source):
+    "The packages that the Python text `source` imports, without those of the project and of Python itself."
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names} | {n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
+    return {n.split('.')[0] for n in names} - {'marsnb'} - {p.stem for p in (ROOT/'tests').glob('*.py')} - sys.stdlib_module_names
+
+
+@pytest.fixture(scope='module')
+def used():
+    "The packages that the project imports, and those among them that the package itself does."
+    own = set().union(*(imports(p.read_text()) for p in tracked('marsnb/*.py')))
+    return own.union(*(imports(p.read_text()) for p in tracked('tests/*.py')), *(imports(s) for p in tracked('*.ipynb') for s in cells(p))), own
+
+
+@pytest.fixture(scope='module')
+def wanted():
+    "What pyproject.toml asks for: {name: requirement}, of the package and its extras, and of those who develop it."
+    project = tomllib.loads((ROOT/'pyproject.toml').read_text())['project']
+    of = lambda lists: {normal(r.name): r for r in map(Requirement, sum(lists, []))}
+    extras = project['optional-dependencies']
+    return of([project['dependencies'], *(v for k, v in extras.items() if k != 'dev')]), of([extras['dev']])
+
+
+def test_every_dependency_is_imported(used, wanted):
     gives = {}
     for package, names in importlib.metadata.packages_distributions().items():
         for name in names: gives.setdefault(normal(name), set()).add(package)
-    project = tomllib.loads((ROOT/'pyproject.toml').read_text())['project']
-    wanted = {normal(Requirement(r).name) for r in sum(project['optional-dependencies'].values(), project['dependencies'])}
-    unused = {w for w in wanted if not gives.get(w, set()) & imports}
+    unused = {w for w in wanted[0] | wanted[1] if not gives.get(w, set()) & used[0]}
     assert unused == set(TOOLS), f'imported nowhere: {unused - set(TOOLS)}; no tool any more: {set(TOOLS) - unused}'
+
+
+def test_every_import_is_a_dependency(used, wanted):
+    given = importlib.metadata.packages_distributions()
+    missing = lambda packages, asked: {p for p in packages - MAY_BE_MISSING if not {normal(n) for n in given.get(p, ())} & set(asked)}
+    assert not missing(used[1], wanted[0]), 'marsnb imports it: it belongs to the dependencies'
+    assert not missing(used[0], wanted[0] | wanted[1]), 'notebooks or tests import it: it belongs to dev'
+
+
+def test_lock_is_what_dependencies_allow(wanted):
+    lock = {normal(name): version for name, version in (l.split('==') for l in (ROOT/'requirements.lock').read_text().split())}
+    assert not {str(r) for name, r in (wanted[0] | wanted[1]).items() if name in lock and lock[name] not in r.specifier}
 
 
 ALLOWING = re.compile(r'MIT|BSD|0BSD|3-Clause BSD|Apache|ISC|Zlib|CC0|PSF|Python Software Foundation|MPL-2|Mozilla Public License 2|Public Domain')  # those of the MPL are used as they are
