@@ -6,6 +6,7 @@ from marsnb import losses, train
 from marsnb.data import Parts, synthetic
 from marsnb.models.unet import unet
 
+pytestmark = pytest.mark.soak
 PARTS = Parts(np.arange(48), np.arange(48, 72), np.arange(0))
 
 
