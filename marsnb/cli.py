@@ -259,7 +259,7 @@ def predict_images(paths, out, masks, looks, **how):
     click.echo(f'{Path(out)/name}_map.png and areas.csv' if len(files) == 1 else f'{out}: {done:,} maps and areas.csv' + (f'; {len(files) - done:,} of {len(files):,} images skipped' if done < len(files) else ''))
     return int(done < len(files))
 
-# %% ../nbs/13_cli.ipynb #370d714e
+# %% ../nbs/13_cli.ipynb #a107fc55
 @cli.command()
 @click.argument('images', nargs=-1)
 @click.option('--data', 'file', default='', help='instead of images, the unlabelled tiles of this npz in the course\'s layout')
