@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['TEAMS', 'VARIANT', 'CALLED', 'FILES', 'title', 'plain', 'describe', 'afforded', 'on_mars', 'tidy', 'shares',
-           'figures', 'flat', 'records', 'suites', 'main', 'as_trained', 'changed', 'worded', 'change', 'to_csv',
-           'command', 'commands', 'versions', 'licences', 'settings', 'training', 'parts', 'plot_history', 'history',
-           'curves', 'tile_accuracy', 'ranked', 'gallery']
+           'figures', 'flat', 'records', 'suites', 'main', 'as_trained', 'changed', 'worded', 'change', 'variant',
+           'to_csv', 'lies', 'command', 'commands', 'versions', 'licences', 'settings', 'training', 'parts', 'besides',
+           'plot_history', 'history', 'curves', 'tile_accuracy', 'ranked', 'gallery']
 
 # %% ../nbs/12_report.ipynb #4767cd9d
-import html, json, re
+import html, json, re, textwrap
 from importlib import metadata
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import HTML, SVG
+from IPython.display import HTML, Markdown, SVG
 
 from . import recipes, runs
 from .core import CLASSES, MarsError, PALETTE, ROOT, show_tiles
@@ -147,6 +147,14 @@ def change(record, base):
     "`changed`, in words."
     return ', '.join(worded(k, new, old) for k, (new, old) in changed(record, base).items())
 
+def variant(run, records):
+    "The name of the row of `run`, a row of the table `records`: of one whose recipe was changed, the row and what was changed, where the row as it is is there, too."
+    base = re.fullmatch(VARIANT, run.row)
+    own = records[(records.suite == run.suite) & (records.team == run.team) & (records.row == base[1])] if base else ()
+    if not len(own): return run.row.replace('_', ' ')
+    words = textwrap.shorten(change(runs.read(run.path), runs.read(own.path.iloc[0])), 80, placeholder=' …')
+    return f'{base[1].replace("_", " ")}, {words or "as it was once"} ({run.row[-8:]})'
+
 def _say(value): return 'the usual' if value is None else value if isinstance(value, str) else re.sub('["{}]', '', json.dumps(value))
 
 def to_csv(records):
@@ -156,11 +164,15 @@ def to_csv(records):
 # %% ../nbs/12_report.ipynb #c5ed50ec
 FILES = {'ai4mars': 'ai4mars_64x128.npz', 'mars': 'mars_for_students.npz'}  # what the data of a suite is called
 
+def lies(r):
+    "The folder of the run `r`, a row of the table of records, as seen from the clone."
+    return '/'.join(['runs' if r.suite.endswith('-quick') else 'book/runs', *r.path.parts[-4:]])
+
 def command(r):
     "The command that makes the run `r`, a row of the table of records, again: `train` where it is a row's recipe as it stands, else `reproduce`, which takes everything from the record."
     data, _, profile = r.suite.partition('-')
     own = f' --profile {profile}' + (f' --seed {r.seed}' if r.seed else '')
-    what = f'train {r.team}/{r.row}{own}' if (recipes.RECIPES/r.team/f'{r.row}.yml').exists() else f"reproduce {'runs' if profile == 'quick' else 'book/runs'}/{'/'.join(r.path.parts[-4:])}"
+    what = f'train {r.team}/{r.row}{own}' if (recipes.RECIPES/r.team/f'{r.row}.yml').exists() else f'reproduce {lies(r)}'
     return f'marsnb {what}' + ('' if data == 'synthetic' else f' --data {FILES.get(data, f"{data}.npz")}')
 
 def commands(records):
@@ -201,6 +213,16 @@ def training(run):
 def parts(run):
     "The figures of `run`, a row of the table of records, on val and test."
     return pd.DataFrame({f.__name__: [run[f'{p} {f.__name__}'] for p in ('val', 'test')] for f in SUMMARY}, index=pd.Index(['val', 'test'], name='part'))
+
+# %% ../nbs/12_report.ipynb #41ca3bd0
+def besides(record):
+    "What `record` says besides its figures, as pieces of a page: the members of an ensemble, the temperature and the thresholds found on val."
+    result, said = record['result'], [tidy(pd.DataFrame(record['members']))] if 'members' in record else []
+    if 'temperature' in result:
+        ece = result['ece']
+        said.append(Markdown(f"Divided by the temperature {result['temperature']:.2f}, found on val, the calibration error on test goes from {ece['before']:.3f} to {ece['after']:.3f}."))
+    if 'thresholds' in result: said.append(Markdown('Thresholds found on val, by which probabilities are divided: ' + ', '.join(f'{name} {t:.2f}' for name, t in zip(CLASSES, result['thresholds'])) + '.'))
+    return said
 
 # %% ../nbs/12_report.ipynb #f6afc181
 def plot_history(history, monitor='val_miou', best=None):
