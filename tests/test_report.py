@@ -1,5 +1,5 @@
 "The report from made-up records: it says what the records say, acts on nothing that stands in them, and reads well on a phone."
-import json, re, resource, time
+import json, re, resource, shutil, time
 
 import nbformat
 import numpy as np
@@ -98,6 +98,25 @@ def test_real_data_comes_first_and_quick_runs_are_marked(built):
     contents = (built[0]/'_build'/'src'/'_toc.yml').read_text()
     assert contents.index('ai4mars-gpu') < contents.index('Further runs: synthetic-quick')
     assert 'Made-up' not in (html(built)/'index.html').read_text() and 'far too short to judge by' in (html(built)/'runs'/'synthetic-quick'/'cortex_creators'/'single_unet.html').read_text()
+
+
+def test_a_page_is_that_of_its_record_whatever_notebook_lies_beside_it(built):
+    folder, table = built
+    run = table[table.row == 'baseline'].iloc[:1]; kept = folder/'kept'
+    before = book.run_page(run, kept, 'baseline')
+    older = run.path.iloc[0]/'page.ipynb'
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# of an older record')]), older)
+    try: assert book.run_page(run, folder/'other', 'baseline') == before and 'of an older record' not in before
+    finally: older.unlink()
+
+
+def test_a_moved_record_is_another(built, tmp_path):
+    folder, table = built
+    run = table[table.row == 'baseline'].iloc[:1]; home = run.path.iloc[0]
+    moved = tmp_path.joinpath(*home.parts[-4:-2], 'renamed', '0'); shutil.copytree(home, moved)
+    kept = tmp_path/'kept'
+    book.run_page(run, kept, 'x'); book.run_page(report.records(tmp_path), kept, 'x')
+    assert len(list(kept.iterdir())) == 2
 
 
 def test_no_figure_is_typed_into_prose():
