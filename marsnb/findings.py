@@ -26,7 +26,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from . import metrics, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import TEAMS, VARIANT, as_trained, change, changed, describe, gallery, on_mars, plain, suites, tidy, title
+from .report import CALLED, TEAMS, VARIANT, as_trained, change, changed, describe, gallery, on_mars, plain, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -76,8 +76,8 @@ def to_best(rows, records):
 def ladder(rows, records):
     "The table `rows` of `standing` for a page, with each row's difference to the best one."
     value, low, high, *_ = zip(*(d or [np.nan] * 5 for d in to_best(rows, records)))
-    shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, '95 %': [span(*i) for i in zip(rows.low, rows.high)], 'to the best': value, '95 % of that': [span(*i, '{:+.3f}') for i in zip(low, high)], 'mean of seeds': rows['mean'], 'seeds': rows.seeds, 'score': rows.score}
-                         | {c: rows[c] for c in CLASSES[1:]} | {'parameters': rows.parameters, 'minutes': rows.minutes})
+    shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, '95 %': [span(*i) for i in zip(rows.low, rows.high)], 'to the best': value, '95 % of that': [span(*i, '{:+.3f}') for i in zip(low, high)], 'seeds': rows.seeds}
+                         | {c: rows[c] for c in CLASSES[1:]} | {'score': rows.score, 'mean of seeds': rows['mean'], 'parameters': rows.parameters, 'minutes': rows.minutes})
     return tidy(shown, minutes='{:.1f}', **{'to the best': '{:+.3f}'})
 
 # %% ../nbs/12b_findings.ipynb #eddb4544
@@ -242,7 +242,7 @@ def ideas(records):
         for name, beside in _parents(said, row).items():
             if not (d := verdicts.difference(runs_of[name], runs_of[beside])): continue
             val = runs_of[name].set_index('seed')['val miou'] - runs_of[beside].set_index('seed')['val miou']
-            where = '' if beside == row else f' (both: {change(said[beside], said[row])})'
+            where = '' if beside == row else f' (both with other {", ".join(CALLED.get(k, k) for k in changed(said[beside], said[row]))})'
             found.append({'row': title(team, row), 'change': change(said[name], said[beside]) + where, 'seeds': d.seeds, 'val': val.mean(), 'value': d.value, 'low': d.low, 'high': d.high, 'probability': verdicts.probability(d, 1)})
     columns = ['row', 'change', 'seeds', 'val', 'value', 'low', 'high', 'probability']
     return pd.DataFrame(found, columns=columns).sort_values('value', ascending=False, kind='stable', ignore_index=True)
@@ -402,9 +402,9 @@ def details(judged):
         if c.team != team: team, heading = c.team, f'## {plain(TEAMS.get(c.team, c.team))}\n\n'
         source = f' ({plain(c.source)})' if c.source else ''
         pieces.append(Markdown(f'{heading}### {plain(c.claim)}\n\n**{j.verdict[0].upper() + j.verdict[1:]}.** {compared(j)}\n\n> {plain(c.quotation)}{source}\n\n{plain(c.note)}'))
-        shown = j.table.copy()
-        if 'low' in shown: shown.insert(list(shown).index('low'), '95 %', [span(*i, '{:+.3f}') for i in zip(shown.low, shown.high)])
-        pieces.append(tidy(shown.drop(columns=['low', 'high'], errors='ignore').dropna(axis=1, how='all'), difference='{:+.3f}', reported='{:+.3f}', probability='{:.2f}'))
+        shown = j.table.assign(**{'95 %': [span(*i, '{:+.3f}') for i in zip(j.table.low, j.table.high)]})
+        order = ['verdict', 'probability', 'value', 'difference', '95 %', 'reported', 'size', 'first', 'second', 'expected', 'figure', 'seeds', 'rows']
+        pieces.append(tidy(shown[[c for c in order if c in shown and not shown[c].isna().all()]], difference='{:+.3f}', reported='{:+.3f}', probability='{:.2f}'))
     return pieces
 
 # %% ../nbs/12b_findings.ipynb #6c8e558a

@@ -47,7 +47,7 @@ def afforded(profile):
     if profile not in recipes.PROFILES: return ''
     p = recipes.PROFILES[profile]
     wide = f'and networks that begin with more than {p.width} channels are narrowed in proportion, so that the first level has {p.width}' if p.width else 'and networks are as wide as reported'
-    return f'In profile {profile} each run sees about {p.passes:,} tiles in training (one counts each time), {wide}.'
+    return f'In profile {profile} each run sees about {p.passes:,} tiles in training (a tile counts each time it is seen), {wide}.'
 
 def on_mars(suite):
     "Whether figures of `suite` can say anything about Mars: real terrain, and not the quick profile."
@@ -144,15 +144,15 @@ def worded(key, new, old):
     return f'without {name}' if new in nothing else f'{name}: {_say(new)} instead of {_say(old)}'
 
 def change(record, base):
-    "`changed`, in words."
-    return ', '.join(worded(k, new, old) for k, (new, old) in changed(record, base).items())
+    "`changed`, in words, what makes the network's shape last."
+    return ', '.join(worded(k, new, old) for k, (new, old) in sorted(changed(record, base).items(), key=lambda c: c[0].startswith(('widths', 'model_args'))))
 
 def variant(run, records):
     "The name of the row of `run`, a row of the table `records`: of one whose recipe was changed, the row and what was changed, where the row as it is is there, too."
     base = re.fullmatch(VARIANT, run.row)
     own = records[(records.suite == run.suite) & (records.team == run.team) & (records.row == base[1])] if base else ()
     if not len(own): return run.row.replace('_', ' ')
-    words = textwrap.shorten(change(runs.read(run.path), runs.read(own.path.iloc[0])), 80, placeholder=' …')
+    words = textwrap.shorten(change(runs.read(run.path), runs.read(own.path.iloc[0])), 64, placeholder=' …')
     return f'{base[1].replace("_", " ")}, {words or "as it was once"} ({run.row[-8:]})'
 
 def _say(value): return 'the usual' if value is None else value if isinstance(value, str) else re.sub('["{}]', '', json.dumps(value))
