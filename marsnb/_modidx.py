@@ -531,6 +531,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'marsnb.report.parts': ('report.html#parts', 'marsnb/report.py'),
                                'marsnb.report.plain': ('report.html#plain', 'marsnb/report.py'),
                                'marsnb.report.plot_history': ('report.html#plot_history', 'marsnb/report.py'),
+                               'marsnb.report.precision': ('report.html#precision', 'marsnb/report.py'),
                                'marsnb.report.ranked': ('report.html#ranked', 'marsnb/report.py'),
                                'marsnb.report.records': ('report.html#records', 'marsnb/report.py'),
                                'marsnb.report.settings': ('report.html#settings', 'marsnb/report.py'),

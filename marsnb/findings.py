@@ -26,7 +26,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from . import metrics, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import CALLED, TEAMS, VARIANT, as_trained, change, changed, describe, gallery, on_mars, plain, suites, tidy, title
+from .report import CALLED, TEAMS, VARIANT, as_trained, change, changed, describe, gallery, on_mars, plain, precision, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -163,7 +163,7 @@ def per_class(records, reported, team, row):
         theirs = [next((v for m, v in zip(own.metric, own.value) if m.lower() == f'{f.__name__} {c}'), np.nan) for c in CLASSES[1:]]
         if not np.isnan(theirs).all(): columns[f'{f.__name__}, reported'] = theirs
         columns[f.__name__] = f(cm)[1:]
-    return tidy(pd.DataFrame(columns, index=pd.Index(CLASSES[1:], name='class')), precision=lambda v: 'never predicted' if np.isnan(v) else f'{v:.3f}')
+    return tidy(pd.DataFrame(columns, index=pd.Index(CLASSES[1:], name='class')), precision=precision)
 
 def confusion(cm, name):
     "The confusion matrix `cm` as a table: the share of each true class, the darker the larger; screen readers read it, and phones show it whole."
