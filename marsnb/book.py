@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['BOOK', 'PAGES', 'EXPERIMENTS', 'PICTURES', 'SAID', 'HIDDEN', 'CODE', 'LIBRARY', 'TAGS', 'ATTRIBUTES', 'WITH_US',
            'digest_of', 'put', 'slug', 'run_cell', 'shown', 'executed', 'read_page', 'sayings', 'called', 'above',
-           'alternatives', 'chapter', 'page', 'forget', 'toc', 'summary_pages', 'foreign', 'run_page', 'run_pages',
-           'stage', 'contents', 'guarded', 'said_of', 'guard', 'restrict', 'scripts', 'of_contents', 'setup', 'render',
-           'instead', 'build']
+           'alternatives', 'chapter', 'page', 'forget', 'toc', 'surroundings', 'summary_pages', 'run_page', 'run_pages',
+           'data_page', 'stage', 'contents', 'guarded', 'said_of', 'guard', 'restrict', 'scripts', 'of_contents',
+           'setup', 'render', 'instead', 'build']
 
 # %% ../nbs/12c_book.ipynb #8170507d
 import ast, base64, hashlib, html, io, json, os, re, shutil, subprocess, sys, time
@@ -23,8 +23,8 @@ from IPython.core.formatters import DisplayFormatter
 from IPython.display import Markdown
 from sphinx import addnodes
 
-from . import evaluate, findings, metrics, report, runs, verdicts
-from .core import MarsError, ROOT, atomic
+from . import core, evaluate, findings, metrics, recipes, report, runs, verdicts
+from .core import ROOT, atomic
 from .report import plain
 
 # %% ../nbs/12c_book.ipynb #d42a007a
@@ -33,9 +33,11 @@ PAGES = runs.RUNS/'pages'  # the page on the data, as last executed
 EXPERIMENTS = ROOT/'nbs'/'experiments'
 
 def digest_of(*things):
-    "A fingerprint of texts and files: equal as long as nothing in them changed."
+    "A fingerprint of texts and files: equal as long as nothing in them changed, nor where the files lie."
     h = hashlib.sha256()
-    for t in things: h.update(t.read_bytes() if isinstance(t, Path) else str(t).encode())
+    for t in things:
+        content = t.read_bytes() if isinstance(t, Path) else b''
+        h.update(f'{t}\0{len(content)}\0'.encode() + content)
     return h.hexdigest()[:16]
 
 def put(path, content):
@@ -169,10 +171,16 @@ def toc(findings, teams, others, chapters):
     part = lambda caption, files: {'caption': caption, 'chapters': [{'file': f} for f in files]}
     team = lambda name, first, files: {'caption': name, 'chapters': [{'file': first, 'title': 'Reported and measured'} | ({'sections': [{'file': f, 'title': t} for f, t in files]} if files else {})]}
     return {'format': 'jb-book', 'root': 'index', 'parts': [part('Findings', findings)] + [team(name, *pages) for name, pages in teams.items()] + [part(f'Further runs: {s}', files) for s, files in others.items()]
-            + ([part('Library', chapters)] if chapters else []) + [part('Appendix', ['reproducing', 'references'])]}
+            + ([part('Library', chapters)] if chapters else []) + [part('Appendix', ['reproducing', 'clusters', 'references'])]}
 
-# %% ../nbs/12c_book.ipynb #248382ea
-CODE = [Path(m.__file__) for m in (report, verdicts, findings, evaluate, metrics)] + [ROOT/'marsnb'/'book.py']
+# %% ../nbs/12c_book.ipynb #4333d929
+CODE = [Path(m.__file__) for m in (core, evaluate, findings, metrics, recipes, report, verdicts)] + [ROOT/'marsnb'/'book.py']
+
+def surroundings():
+    "A fingerprint of what pages depend on besides code and records: the data file, the network that comes with the package, the versions in the lock."
+    source = core.data_path()
+    known = source.stat() if source and source.exists() else None
+    return digest_of(str(source), *([known.st_size, known.st_mtime_ns] if known else []), *(p for p in (findings.SHIPPED, ROOT/'requirements.lock') if p.exists()))
 
 def summary_pages(table, out, kept, key):
     "Stage the pages on all of the records `table`, and one for each team, in the folder `out`; gives the files, and the page of each team."
@@ -187,33 +195,31 @@ def summary_pages(table, out, kept, key):
     where = {t: out/'teams'/f'{slug(t)}.ipynb' for t in teams}
     return files + [put(f, page(BOOK/'team.md', kept, key, plain(report.TEAMS.get(t, t)) + r'\: reported and measured', team=t, **names)) for t, f in where.items()], where
 
-# %% ../nbs/12c_book.ipynb #e7159cfe
-def foreign(path):
-    "The notebook at `path`, which anybody may have written: its prose cannot call Sphinx's directives and roles, nor link."
-    try: nb = nbformat.read(path, 4)
-    except Exception as e: raise MarsError(f'{path}: no notebook ({type(e).__name__} {str(e)[:80]}); remove it') from None
-    for cell in nb.cells:
-        if cell.cell_type != 'code': cell.cell_type, cell.source = 'markdown', cell.source.replace('{', '&#123;').replace('](', '&#93;(')
-        for o in cell.get('outputs', []):
-            o.get('data', {}).pop('image/svg+xml', None)  # which may hold scripts
-            if 'text/markdown' in o.get('data', {}): o.data['text/markdown'] = ''.join(o.data['text/markdown']).replace('](', '&#93;(')
-    return nb
-
-def run_page(runs_of_row, kept):
-    "The page of a row as text: the notebook that trained its first seed where it is there, else made from the record."
+# %% ../nbs/12c_book.ipynb #7b91d850
+def run_page(runs_of_row, kept, name):
+    "The page of a row as text, made from its records alone, so that it is the same wherever they are; `name` is how the row is called."
     first = runs_of_row.iloc[0]
-    heading = plain(report.title(first.team, first.row))
-    if (first.path/'page.ipynb').exists(): return chapter(foreign(first.path/'page.ipynb'), heading)
-    key = digest_of(*CODE, *(p/n for p in runs_of_row.path for n in ('record.json', 'history.csv') if (p/n).exists()))
+    heading = plain(report.title(first.team, name))
+    key = digest_of(*CODE, surroundings(), *(p/n for p in runs_of_row.path for n in ('record.json', 'history.csv', 'test.npz') if (p/n).exists()))
     return page(BOOK/'run.md', kept, key, heading, runs=runs_of_row, record=runs.read(first.path), history=report.history(first.path))
 
 def run_pages(table, out, kept):
     "Stage a page for each row of the records `table` in the folder `out`; a table of suite, team, title and file."
     found = []
     for (suite, team, row), own in table.groupby(['suite', 'team', 'row'], sort=False):
-        file = put(out/'runs'/slug(suite)/slug(team)/f'{slug(row)}.ipynb', run_page(own, kept))
-        found.append({'suite': suite, 'team': team, 'title': row.replace('_', ' '), 'file': file})
+        name = report.variant(own.iloc[0], table)
+        file = put(out/'runs'/slug(suite)/slug(team)/f'{slug(row)}.ipynb', run_page(own, kept, name))
+        found.append({'suite': suite, 'team': team, 'title': name, 'file': file})
     return pd.DataFrame(found, columns=['suite', 'team', 'title', 'file'])
+
+# %% ../nbs/12c_book.ipynb #b6437d95
+def data_page(table):
+    "The page on the data as text; heading and first lines say so where it shows other data than those of the first figures of `table`."
+    nb = nbformat.read(PAGES/'dataset.ipynb', 4)
+    shown, meant = (s.partition('-')[0] for s in (runs.suite(recipes.Recipe()), report.suites(table)[0]))
+    if shown == meant: return chapter(nb)
+    nb.cells.insert(1, nbformat.v4.new_markdown_cell(f'```{{warning}}\nThis page shows the data *{plain(shown)}*. The figures of this report come from *{plain(meant)}*, whose file was not at hand when it was built: name it with `MARSNB_DATA`.\n```'))
+    return chapter(nb, f'The data: {plain(shown)}, not {plain(meant)}')
 
 # %% ../nbs/12c_book.ipynb #714e0ab0
 LIBRARY = sorted((ROOT/'nbs').glob('*.ipynb'))
@@ -221,13 +227,13 @@ LIBRARY = sorted((ROOT/'nbs').glob('*.ipynb'))
 def stage(table, folder=BOOK, library=LIBRARY):
     "Lay out the sources of the book for the records `table` in `folder`/_build/src, with the notebooks `library` as chapters, and remove there what is no longer of it; gives its files."
     out, kept, start = folder/'_build'/'src', folder/'_build'/'kept', time.time() - 1
-    key = digest_of(*CODE, *sorted(BOOK.glob('*.yml')), *(p/n for p in table.path for n in ('record.json', 'test.npz') if (p/n).exists()))
+    key = digest_of(*CODE, surroundings(), *sorted(BOOK.glob('*.yml')), *(p/n for p in table.path for n in ('record.json', 'test.npz') if (p/n).exists()))
     files, teams = summary_pages(table, out, kept, key)
     pages = run_pages(table, out, kept)
     files += [*pages.file, put(out/'records.csv', report.to_csv(table)), put(out/'_config.yml', (BOOK/'_config.yml').read_bytes())]
     files += [put(out/p.relative_to(BOOK), p.read_bytes()) for p in sorted((BOOK/'_static').rglob('*')) if p.is_file()]
     files += [put(out/'library'/p.name, chapter(nbformat.read(p, 4))) for p in library]
-    files += [put(out/'dataset.ipynb', chapter(nbformat.read(PAGES/'dataset.ipynb', 4)))] if (PAGES/'dataset.ipynb').exists() else []
+    files += [put(out/'dataset.ipynb', data_page(table))] if (PAGES/'dataset.ipynb').exists() else []
     files.append(put(out/'_toc.yml', yaml.safe_dump(contents(files, teams, pages, report.suites(table)), sort_keys=False)))
     for p in out.rglob('*'):
         if p.is_file() and p not in files: p.unlink()  # pages of runs that are gone

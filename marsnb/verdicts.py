@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DRAWS', 'CACHE', 'RULES', 'SAME', 'SURE', 'WORDS', 'RULE', 'Counts', 'counts', 'figure', 'row_of', 'pooled', 'draws',
            'middle', 'Level', 'level', 'Difference', 'difference', 'probability', 'Claim', 'claims', 'verdict',
-           'together', 'expected', 'against', 'judge', 'validation_predicts_test', 'Judged', 'judge_all']
+           'together', 'expected', 'against', 'judge', 'Order', 'validation_predicts_test', 'Judged', 'judge_all']
 
 # %% ../nbs/12a_verdicts.ipynb #5239164f
 import hashlib
@@ -125,7 +125,7 @@ def probability(d, sign):
 
 # %% ../nbs/12a_verdicts.ipynb #2dc7a3a6
 class Claim(NamedTuple):
-    "A team's conclusion as something to measure: `rows` are pairs of (team, row), `size` the reported difference of each or None, `sign` the sign expected, 0 for no gain. Without rows `judge` names the question."
+    "A team's conclusion as something to measure: `rows` are pairs of (team, row), `size` the reported difference of each or None, `sign` the sign expected, 0 for no gain. Without rows `judge` names the question; `note` is a remark of ours."
     team: str
     claim: str
     quotation: str
@@ -135,6 +135,7 @@ class Claim(NamedTuple):
     size: list = []
     source: str = ''
     judge: str = ''
+    note: str = ''
 
 def _pair(pair, where):
     ways = [tuple(str(p).split('/')) for p in pair] if isinstance(pair, list) else []
@@ -146,7 +147,7 @@ def claims(path=ROOT/'book'/'claims.yml'):
     found = []
     for i, c in enumerate(yaml.safe_load(Path(path).read_text(encoding='utf-8')) or [], 1):
         where = f'{path}, claim {i}'
-        if not isinstance(c, dict) or not {'team', 'claim', 'quotation', 'rows', 'sign'} <= set(c) <= set(Claim._fields): raise MarsError(f'{where}: a claim has team, claim, quotation, rows, sign and maybe metric, size, source, judge')
+        if not isinstance(c, dict) or not {'team', 'claim', 'quotation', 'rows', 'sign'} <= set(c) <= set(Claim._fields): raise MarsError(f'{where}: a claim has team, claim, quotation, rows, sign and maybe metric, size, source, judge, note')
         c = Claim(**c | {'rows': [_pair(p, where) for p in c['rows']]})
         if c.sign not in (-1, 0, 1) or bool(c.rows) == bool(c.judge): raise MarsError(f'{where}: sign is 1, 0 or -1, and there are either rows or a judge')
         figure(c.metric)
@@ -171,9 +172,9 @@ def together(words):
     return WORDS[1] if WORDS[1] in words else WORDS[0] if set(words) == {WORDS[0]} else WORDS[2]
 
 # %% ../nbs/12a_verdicts.ipynb #bed7eaaf
-def expected(sign, size):
-    "What a claim expects of a difference, in words."
-    return (f'no gain above {SAME}', 'higher', 'lower')[sign] + (f' by {abs(size):.3f}' if size else '')
+def expected(sign):
+    "What a claim expects of a difference, in words; the reported size stands beside it with its own sign, which may be another."
+    return (f'no gain above {SAME}', 'higher', 'lower')[sign]
 
 def against(size, d):
     "How the `Difference` `d` compares with the expected `size`: as claimed if that lies in the interval."
@@ -190,21 +191,30 @@ def judge(claim, records):
         word = WORDS[3] if d is None else verdict(p) if on_mars(records.suite.iloc[0]) else WORDS[2]
         value, low, high, seeds = d[:4] if d else (np.nan, np.nan, np.nan, 0)
         names = [title(*r).removeprefix(title(claim.team, 'x')[:-1]) for r in (a, b)]  # other teams' rows with their team
-        found.append({'first': names[0], 'second': names[1], 'expected': expected(claim.sign, size), 'difference': value, 'probability': p, 'verdict': word, 'low': low, 'high': high, 'size': against(size, d), 'figure': claim.metric, 'seeds': seeds})
+        found.append({'verdict': word, 'probability': p, 'first': names[0], 'second': names[1], 'figure': claim.metric, 'expected': expected(claim.sign), 'reported': np.nan if size is None else size,
+                      'difference': value, 'low': low, 'high': high, 'size': against(size, d), 'seeds': seeds})
     return pd.DataFrame(found)
 
 # %% ../nbs/12a_verdicts.ipynb #559a8805
+class Order(NamedTuple):
+    "How far rows come in the same order on validation and test: Kendall's tau, its 95 % interval over resampled rows, the probability that it is above 0.5 (three of four pairs in the same order), the number of rows."
+    tau: float
+    low: float
+    high: float
+    probability: float
+    rows: int
+
 def validation_predicts_test(records, figure='miou', enough=8):
-    "Kendall's tau of the rows' validation and test figure, with (low, high) over resampled rows, and the probability that it is above 0.5: three of four pairs in the same order. None below `enough` rows."
+    "The `Order` of the rows' validation and test figures; None below `enough` rows."
     rows = records.groupby(['team', 'row'])[[f'val {figure}', f'test {figure}']].mean().to_numpy()
     if len(rows) < enough: return None
     picks = rng(0, 'rows').integers(len(rows), size=(DRAWS, len(rows)))
     taus = np.array([kendalltau(*rows[p].T).statistic for p in picks])
-    return Level(float(kendalltau(*rows.T).statistic), *middle(taus), float(np.nanmean(taus > .5)), len(rows))
+    return Order(float(kendalltau(*rows.T).statistic), *middle(taus), float(np.nanmean(taus > .5)), len(rows))
 
 # %% ../nbs/12a_verdicts.ipynb #bb3e217e
 class Judged(NamedTuple):
-    "A `claim`, the `verdict`, the `probability` of the claim (of its weakest comparison), and the `table` of comparisons."
+    "A `claim`, the `verdict`, the `probability` of the claim (of its weakest comparison, nan where one is not measured), and the `table` of comparisons."
     claim: Claim
     verdict: str
     probability: float
@@ -213,13 +223,13 @@ class Judged(NamedTuple):
 def _ordered(claim, records):
     "The table of a claim on whether validation predicts test."
     if claim.judge != 'validation_predicts_test': raise MarsError(f'claim "{claim.claim}": no judge {claim.judge}; did you mean validation_predicts_test?')
-    tau = validation_predicts_test(records)
-    if tau is None: return pd.DataFrame([{'figure': 'Kendall\'s tau', 'verdict': WORDS[3], 'probability': np.nan}])
-    p = tau.mean if claim.sign > 0 else 1 - tau.mean
-    return pd.DataFrame([{'figure': 'Kendall\'s tau', 'expected': 'above 0.5' if claim.sign > 0 else '0.5 or less', 'value': tau.value, 'low': tau.low, 'high': tau.high, 'probability': p, 'rows': tau.seeds,
-                          'verdict': verdict(p) if on_mars(records.suite.iloc[0]) else WORDS[2]}])
+    order = validation_predicts_test(records)
+    if order is None: return pd.DataFrame([{'verdict': WORDS[3], 'probability': np.nan, 'figure': 'Kendall\'s tau'}])
+    p = order.probability if claim.sign > 0 else 1 - order.probability
+    return pd.DataFrame([{'verdict': verdict(p) if on_mars(records.suite.iloc[0]) else WORDS[2], 'probability': p, 'figure': 'Kendall\'s tau', 'expected': 'above 0.5' if claim.sign > 0 else '0.5 or less',
+                          'value': order.tau, 'low': order.low, 'high': order.high, 'rows': order.rows}])
 
 def judge_all(claims, records):
     "A `Judged` for each of `claims`, from `records` of one suite."
     tables = [_ordered(c, records) if c.judge else judge(c, records) for c in claims]
-    return [Judged(c, together(list(t.verdict)), float(t.probability.min()), t) for c, t in zip(claims, tables)]
+    return [Judged(c, together(list(t.verdict)), float(t.probability.min(skipna=False)), t) for c, t in zip(claims, tables)]

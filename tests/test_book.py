@@ -26,7 +26,7 @@ def book():
 
 
 def test_all_pages_are_there(book):
-    wanted = {'index', 'compare', 'claims', 'ideas', 'cost', 'failures', 'dataset', 'network', 'method', 'reproducing', 'references', *(p.stem for p in (ROOT/'nbs').glob('*.ipynb'))}
+    wanted = {'index', 'compare', 'claims', 'ideas', 'cost', 'failures', 'dataset', 'network', 'method', 'reproducing', 'clusters', 'references', *(p.stem for p in (ROOT/'nbs').glob('*.ipynb'))}
     assert not (missing := wanted - {p.stem for p in book}), missing
 
 
@@ -70,19 +70,11 @@ def test_every_picture_says_what_is_seen(book):
 
 @pytest.mark.parametrize('width', [1280, 400])
 def test_confusion_matrix_is_legible(book, browser, width):
-    page = next(p for p in book if p.name == 'baseline_no_aug.html' and p.parent.parent.name == 'synthetic-quick')  # a page as training left it
-    visit(browser, page, width)
-    boxes = browser.execute_script('''return [...document.images].filter(i => i.closest('.cell')).map(i => { const r = i.getBoundingClientRect();
-        return {left: r.left, right: r.right, scale: r.width / i.naturalWidth, ratio: i.naturalWidth / i.naturalHeight}})''')
-    square = [b for b in boxes if .9 < b['ratio'] < 1.4]
-    inner = browser.execute_script('return document.documentElement.clientWidth')
-    assert len(square) == 2, 'counts and shares'
-    for b in square:  # the figures in the cells are 11 points, 15 pixels, at scale 1
-        assert b['left'] >= 0 and b['right'] <= inner + 1 and 15 * b['scale'] >= 9, b
-    tables = [p for p in book if '<table class="confusion' in p.read_text(encoding='utf-8')]  # pages of teams, and those made from committed records
-    assert tables
+    tables = [p for p in book if '<table class="confusion' in p.read_text(encoding='utf-8')]  # pages of teams and of runs
+    assert any(p.name == 'baseline_no_aug.html' for p in tables)
     for page in tables[:4]:
         visit(browser, page, width)
+        inner = browser.execute_script('return document.documentElement.clientWidth')
         box, size = browser.execute_script('''const t = document.querySelector('table.confusion'), r = t.getBoundingClientRect();
             return [{left: r.left, right: r.right}, parseFloat(getComputedStyle(t.querySelector('td')).fontSize)]''')
         assert box['left'] >= 0 and box['right'] <= inner + 1 and size >= 9, (page.name, box, size)

@@ -112,7 +112,7 @@ def test_figures_stand_in_the_reports():
 
 def test_claims_are_whole_and_name_rows():
     for c in CLAIMS:
-        assert set(c) - {'metric', 'judge'} == {'team', 'claim', 'quotation', 'rows', 'sign', 'size', 'source'}, c
+        assert set(c) - {'metric', 'judge', 'note'} == {'team', 'claim', 'quotation', 'rows', 'sign', 'size', 'source'}, c
         assert c['team'] in TEAMS and c['sign'] in (-1, 0, 1) and len(c['size']) == len(c['rows']), c
         assert bool(c['rows']) != ('judge' in c), c
         assert all(len(pair) == 2 and set(pair) <= set(RECIPES) and all(r.startswith(c['team']) for r in pair) for pair in c['rows']), c

@@ -1,5 +1,5 @@
 "The report from made-up records: it says what the records say, acts on nothing that stands in them, and reads well on a phone."
-import json, re, resource, time
+import json, re, resource, shutil, time
 
 import nbformat
 import numpy as np
@@ -68,9 +68,21 @@ def test_all_records_are_one_csv(built):
 
 
 def test_every_claim_has_a_verdict(built):
-    shown = the_table(html(built)/'claims.html', 'team')
-    assert list(shown.claim) == [c.claim for c in verdicts.claims()] and set(shown.verdict) <= set(verdicts.WORDS)
-    assert shown.verdict[shown.probability >= verdicts.SURE].isin(['holds', 'not decided']).all()
+    shown, waiting = list(tables(html(built)/'claims.html'))[0], the_table(html(built)/'claims.html', 'team')
+    assert sorted([*shown.claim, *waiting.claim]) == sorted(c.claim for c in verdicts.claims()) and list(shown)[:2] == ['verdict', 'probability']
+    order = [verdicts.WORDS.index(w) for w in shown.verdict]
+    assert order == sorted(order) and verdicts.WORDS[3] not in set(shown.verdict) and len(waiting)
+    assert (shown.verdict[shown.probability >= verdicts.SURE] == 'holds').all() and (shown.probability >= verdicts.SURE).any()
+    assert 'Table 1 says otherwise' in (html(built)/'claims.html').read_text() or 'Class weights with dynamic focal loss fail' in set(waiting.claim)
+
+
+def test_each_row_stands_beside_the_best_on_the_same_tiles(built):
+    records, shown = report.main(built[1]), the_table(html(built)/'compare.html', 'row')
+    of = {report.title(*name): runs for name, runs in records.groupby(['team', 'row'])}
+    assert np.isnan(shown['to the best'][0])
+    for line in shown[1:].itertuples():
+        d = verdicts.difference(of[line.row], of[shown.row[0]])
+        assert (line[4], line[5]) == (round(d.value, 3), findings.span(d.low, d.high, '{:+.3f}'))
 
 
 def test_each_team_has_a_part_with_its_own_tables(built):
@@ -86,6 +98,25 @@ def test_real_data_comes_first_and_quick_runs_are_marked(built):
     contents = (built[0]/'_build'/'src'/'_toc.yml').read_text()
     assert contents.index('ai4mars-gpu') < contents.index('Further runs: synthetic-quick')
     assert 'Made-up' not in (html(built)/'index.html').read_text() and 'far too short to judge by' in (html(built)/'runs'/'synthetic-quick'/'cortex_creators'/'single_unet.html').read_text()
+
+
+def test_a_page_is_that_of_its_record_whatever_notebook_lies_beside_it(built):
+    folder, table = built
+    run = table[table.row == 'baseline'].iloc[:1]; kept = folder/'kept'
+    before = book.run_page(run, kept, 'baseline')
+    older = run.path.iloc[0]/'page.ipynb'
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# of an older record')]), older)
+    try: assert book.run_page(run, folder/'other', 'baseline') == before and 'of an older record' not in before
+    finally: older.unlink()
+
+
+def test_a_moved_record_is_another(built, tmp_path):
+    folder, table = built
+    run = table[table.row == 'baseline'].iloc[:1]; home = run.path.iloc[0]
+    moved = tmp_path.joinpath(*home.parts[-4:-2], 'renamed', '0'); shutil.copytree(home, moved)
+    kept = tmp_path/'kept'
+    book.run_page(run, kept, 'x'); book.run_page(report.records(tmp_path), kept, 'x')
+    assert len(list(kept.iterdir())) == 2
 
 
 NO_RESULTS = {'references': '.', 'network': '128 pixels wide', 'clusters': 'to 1 in|16 GB a run'}  # years and titles; settings
