@@ -116,9 +116,9 @@ def is_of(record, recipe, sha256):
 
 def left(network):
     "The record of the run that left the network in the file `network`, which lies beside it; None where there is none, or where it is that of another network."
-    try: record = _read(Path(network).with_suffix('.json'))
+    try: record = _read(Path(network).with_suffix('.json')) or {}
     except MarsError: return None
-    return record if record and record.get('network') == _sha256(network) else None
+    return record if Path(network).exists() and record.pop('network', None) == _sha256(network) else None
 
 def signed(record, network):
     "The text of the file beside `network` (its name, but .json) that says that it is the network of `record`."
@@ -208,7 +208,7 @@ def _member(recipe, ready):
     from marsnb import infer
     best = workshop(recipe)/'best.keras'
     record = finished(recipe, ready.tiles)
-    if not record or (left(best) if best.exists() else None) != {**record, 'network': _sha256(best)}: record = execute(recipe, recipes.prepare(recipe))
+    if not record or left(best) != record: record = execute(recipe, recipes.prepare(recipe))
     with np.load(folder(recipe)/'test.npz') as z:
         if not np.array_equal(z['tiles'], ready.parts.test): raise MarsError(f'{recipe.team}/{recipe.row}: other test tiles than those of the ensemble that it is a member of; give both the same cleaning')
     return record, infer.open_model(best)

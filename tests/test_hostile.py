@@ -261,8 +261,8 @@ def test_bad_ensembles(members, word, tmp_path):
 def test_cycles_of_ensembles(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, 'RECIPES', tmp_path)
     (tmp_path/'t').mkdir()
-    for a, b in ('ab', 'bc', 'ca'): (tmp_path/'t'/f'{a}.yml').write_text(f'{{team: t, row: {a}, members: [t/{b}, t/{b}]}}')
-    refused(plan.plan, ['t/a'], words=['member of itself'])
+    for a, b in ('ab', 'bc', 'ca', 'dd'): (tmp_path/'t'/f'{a}.yml').write_text(f'{{team: t, row: {a}, members: [t/{b}, t/{b}]}}')
+    for name in 'ad': refused(plan.plan, [f't/{name}'], words=['member of itself'])
 
 
 BAD_SWEEPS = [{'recipes': ['../../etc/passwd']}, {'recipes': ['/etc/passwd']}, {'recipes': ['*/../../*']}, {'recipes': ['nowhere/x.yml']}, {'recipes': ['a\0.yml']}, {'recipes': ['[' * 1000]}, {'recipes': ['x' * 90_000]}, {'recipes': ['*'], 'seeds': list(range(5000))},
