@@ -684,6 +684,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'marsnb.train.save_state': ('train.html#save_state', 'marsnb/train.py'),
                               'marsnb.train.spread': ('train.html#spread', 'marsnb/train.py'),
                               'marsnb.train.unsettled': ('train.html#unsettled', 'marsnb/train.py'),
+                              'marsnb.train.untuned': ('train.html#untuned', 'marsnb/train.py'),
                               'marsnb.train.waited': ('train.html#waited', 'marsnb/train.py')},
             'marsnb.verdicts': { 'marsnb.verdicts.Claim': ('verdicts.html#claim', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.Counts': ('verdicts.html#counts', 'marsnb/verdicts.py'),
