@@ -266,7 +266,7 @@ def predict_images(paths, out, masks, looks, **how):
 @click.option('--out', default='', help='folder for the maps [default: terrain]; with --data, npz for the masks: predictions, uint8 (n, 64, 128) [default: predictions.npz]')
 @click.option('--model', default='', help='a .keras file, as a run leaves it, with its record beside it; default: the network that comes with marsnb')
 @click.option('--background/--no-background', default=None, help='whether background may be predicted; default: as the run measured its network, no for the one that comes with marsnb, which does not know it, yes for one without a record')
-@click.option('--tta/--no-tta', default=None, help='look at each tile as it is and mirrored, four times, and take the mean, or once; default: as the run measured its network, once for the one that comes with marsnb')
+@click.option('--tta/--no-tta', default=None, help='look at each tile as it is and mirrored, four times, and take the mean, or once; default: as the run measured its network')
 @click.option('--scale', type=float, help='pixels of the network per pixel of the image; default: the image is a whole frame, 128 pixels wide to the network')
 @click.option('--mask', 'masks', multiple=True, help='what is not 0 in this picture, or in that of the image\'s name in this folder, is not assessed; may be given again')
 @click.option('--sure', default=.5, show_default=True, help='least probability with which a pixel is assessed')
@@ -299,3 +299,5 @@ def main():
         e.show()
         sys.exit(e.exit_code)
     except (click.Abort, KeyboardInterrupt): sys.exit(130)
+
+if __name__ == '__main__' and '__file__' in globals(): main()  # python -m marsnb.cli

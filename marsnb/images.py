@@ -235,12 +235,12 @@ class Looking(NamedTuple):
     post: list
 
 def network(path='', tta=None, background=None):
-    """The network at `path`, used as the run that left it measured it where its record lies beside it; by default the one that comes with the package, which looks once. `tta`: look four times, or once; `background`: whether it may be predicted.
+    """The network at `path`, used as the run that left it measured it where its record lies beside it; by default the one that comes with the package. `tta`: look four times, or once; `background`: whether it may be predicted.
     Gives a `Looking`. Raises `MarsError` where the file is no network for Mars tiles."""
     if not path and not FLAGSHIP.exists(): raise MarsError('no trained network comes with this version; name one with --model, such as the best.keras of a run')
     net, record = infer.open_model(path or FLAGSHIP), runs.left(path or FLAGSHIP) or {'recipe': {}, 'result': {}}
     if net.input_shape[-1] != 1 or net.outputs[0].shape[-1] != N_CLASSES: raise MarsError(f'{path}: from {net.input_shape} to {net.outputs[0].shape}, but grey tiles to {N_CLASSES} classes are expected')
-    recipe, tta = recipes.make(record['recipe']), tta if path or tta else False
+    recipe = recipes.make(record['recipe'])
     net = runs.as_measured(net, recipe if tta is None else dataclasses.replace(recipe, tta=[]), record['result'])
     return Looking(mirrored(net) if tta else net, recipe.predict_background if background is None else background, recipes.post(recipe))
 
