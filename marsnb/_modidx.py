@@ -505,6 +505,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'marsnb.recipes.precision': ('recipes.html#precision', 'marsnb/recipes.py'),
                                 'marsnb.recipes.prepare': ('recipes.html#prepare', 'marsnb/recipes.py'),
                                 'marsnb.recipes.pretraining': ('recipes.html#pretraining', 'marsnb/recipes.py'),
+                                'marsnb.recipes.processor': ('recipes.html#processor', 'marsnb/recipes.py'),
                                 'marsnb.recipes.read_yaml': ('recipes.html#read_yaml', 'marsnb/recipes.py'),
                                 'marsnb.recipes.trains': ('recipes.html#trains', 'marsnb/recipes.py'),
                                 'marsnb.recipes.views': ('recipes.html#views', 'marsnb/recipes.py'),

@@ -64,7 +64,7 @@ def convert(folder, out, labelled, test, hide):
     click.echo(f'{out}: ' + ', '.join(f'{v:,} {k}' for k, v in said.items() if k != 'broken') + f', {len(said["broken"])} frames broken')
 
 # %% ../nbs/13_cli.ipynb #0b202fa4
-PROFILE = click.option('--profile', default='quick', show_default=True, help='what the machine affords: quick, cpu or gpu')
+PROFILE = click.option('--profile', default='quick', show_default=True, help='what the machine affords: quick, survey, cpu or gpu')
 DATA = click.option('--data', default='', help='npz in the course\'s layout; default: MARSNB_DATA, else the synthetic Mars')
 
 def use(data):

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'WORDS', 'MOST', 'RECIPES', 'PRECISIONS', 'Recipe', 'Profile', 'make', 'read_yaml',
-           'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'bfloat16_processor', 'widths', 'build',
-           'class_weights', 'loss', 'augmentation', 'views', 'post', 'members', 'Prepared', 'prepare', 'trains',
-           'epochs', 'pretraining']
+           'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'processor', 'bfloat16_processor',
+           'widths', 'build', 'class_weights', 'loss', 'augmentation', 'views', 'post', 'members', 'Prepared',
+           'prepare', 'trains', 'epochs', 'pretraining']
 
 # %% ../nbs/11_recipes.ipynb #19e4a60a
-import contextlib, dataclasses, functools, hashlib, inspect, json, math, re
+import contextlib, dataclasses, functools, hashlib, inspect, json, math, platform, re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -82,7 +82,7 @@ class Profile(NamedTuple):
     passes: int
     mixed: bool = True
 
-PROFILES = {'quick': Profile(8, 3_000, mixed=False), 'cpu': Profile(16, 60_000), 'gpu': Profile(0, 100_000)}
+PROFILES = {'quick': Profile(8, 3_000, mixed=False), 'survey': Profile(8, 20_000), 'cpu': Profile(16, 60_000), 'gpu': Profile(0, 100_000)}
 
 # %% ../nbs/11_recipes.ipynb #fb1d21c3
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
@@ -205,10 +205,15 @@ def fastest():
         if not gpus: return 'mixed_bfloat16' if bfloat16_processor() else 'float32'
     return 'mixed_bfloat16' if gpus and min(gpus) >= 8 else 'float32'
 
+def processor():
+    "Name of the processor and the names of all that it can, a set, as far as Linux tells."
+    about = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
+    said = dict(re.findall(r'^(model name|flags)\s*: (.*)$', about, re.M))
+    return said.get('model name', platform.machine()), set(said.get('flags', '').split())
+
 def bfloat16_processor():
     "Whether the processor has units for bfloat16, as far as Linux tells."
-    about = Path('/proc/cpuinfo')
-    return about.exists() and bool(re.search(r'\b(avx512_bf16|amx_bf16)\b', about.read_text()))
+    return bool({'avx512_bf16', 'amx_bf16'} & processor()[1])
 
 # %% ../nbs/11_recipes.ipynb #f7dfc8fd
 def widths(recipe):

@@ -1,11 +1,12 @@
 "What crosses notebooks: the command line, papermill, the book, a browser. Notebooks test themselves."
-import os, subprocess, sys
+import os, signal, subprocess, sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun in the background of a shell ignore interrupts, and so would what they start
 
 
 LONGEST = ('test_soak', 'test_sweep', 'test_book', 'test_runs', 'test_notebooks')  # what takes longest begins first, beside all others

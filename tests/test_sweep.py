@@ -38,7 +38,7 @@ def sweep(mars, tmp_path):
         file = tmp_path/f'sweep{len(started)}.yml'
         file.write_text(yaml.safe_dump({'recipes': [str(tmp_path/'r.yml')], 'seeds': list(seeds), **more}))
         env = os.environ | {'MARSNB_DATA': str(mars), 'MARSNB_RUNS': str(tmp_path/'runs'), 'MARSNB_SAVE_SECONDS': '0'}
-        started.append(subprocess.Popen([BIN/'marsnb', 'sweep', file, *map(str, args)], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))  # tests in the background of a shell ignore it
+        started.append(subprocess.Popen([BIN/'marsnb', 'sweep', file, *map(str, args)], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True))
         return started[-1]
     yield start
     for p in started:
