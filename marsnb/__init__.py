@@ -1,1 +1,5 @@
 __version__ = "0.1.0"
+
+import os, platform
+
+if platform.machine() in ('x86_64', 'AMD64'): os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # read once, when TensorFlow is imported: notebook 00_core says why

@@ -274,6 +274,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'marsnb.findings._line': ('findings.html#_line', 'marsnb/findings.py'),
                                  'marsnb.findings._measured': ('findings.html#_measured', 'marsnb/findings.py'),
                                  'marsnb.findings._parents': ('findings.html#_parents', 'marsnb/findings.py'),
+                                 'marsnb.findings._varied': ('findings.html#_varied', 'marsnb/findings.py'),
                                  'marsnb.findings.as_reported': ('findings.html#as_reported', 'marsnb/findings.py'),
                                  'marsnb.findings.at_hand': ('findings.html#at_hand', 'marsnb/findings.py'),
                                  'marsnb.findings.base': ('findings.html#base', 'marsnb/findings.py'),

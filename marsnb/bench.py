@@ -183,6 +183,7 @@ plain = unet((64, 128, 1), 5, bench.WIDTHS)
     done = f"\nfigures = dict(seconds_a_tile=(time.perf_counter() - start) / {n})"
     return measure({'as reported': (_AS_IT_COMES + before + "plain.predict(images[:64, ..., None] / 255, verbose=0)", "m = plain.predict((images / 255).astype('float32')[..., None], verbose=0).argmax(-1)" + done),
                     'marsnb': (before + 'infer.predict(net, images[:64])', 'm = infer.predict(net, images)' + done),
+                    'marsnb, TensorFlow as it comes': (_AS_IT_COMES + before + 'infer.predict(net, images[:64])', 'm = infer.predict(net, images)' + done),
                     'marsnb, flips': (before + 'infer.predict(flipped, images[:64])', 'm = infer.predict(flipped, images)' + done)}, repeats).drop(columns='seconds')
 
 # %% ../nbs/21_speed.ipynb #94c54a23

@@ -7,7 +7,7 @@ __all__ = ['CLASSES', 'N_CLASSES', 'TILE', 'PALETTE', 'ROOT', 'MarsError', 'near
            'peak_memory', 'show_mask', 'show_image', 'show_tiles']
 
 # %% ../nbs/00_core.ipynb #31c07543
-import contextlib, difflib, os, platform, sys, zlib
+import contextlib, difflib, os, sys, zlib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -44,9 +44,6 @@ def data_path():
     "The data file that `MARSNB_DATA` names, or None: then the synthetic Mars is used."
     path = os.environ.get('MARSNB_DATA')
     return Path(path).expanduser().resolve() if path else None
-
-# %% ../nbs/00_core.ipynb #bd7f36b7
-if platform.machine() in ('x86_64', 'AMD64'): os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # read once, when TensorFlow is imported
 
 # %% ../nbs/00_core.ipynb #3ce42928
 def rng(seed, *words):

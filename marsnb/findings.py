@@ -26,7 +26,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from . import metrics, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import CALLED, TEAMS, VARIANT, as_trained, change, changed, describe, gallery, on_mars, plain, precision, suites, tidy, title
+from .report import CALLED, TEAMS, VARIANT, afforded, as_trained, change, changed, describe, gallery, on_mars, plain, precision, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -197,7 +197,9 @@ def team_classes(records, reported, team):
     "Class by class: the reported and measured table of the team's `showcase`, and its confusion matrix."
     row = showcase(records, reported, team)
     if row is None: return []
-    return [Markdown(f'## Class by class: {plain(title(team, row).partition(": ")[2])}'), per_class(records, reported, team, row), confusion(verdicts.pooled(verdicts.row_of(records, team, row)), title(team, row))]
+    own = reported[(reported.team == team) & (reported.row == row)]
+    other = [Markdown('What was reported counts unlabelled pixels that were given to a terrain as errors, and so lowers its precision, F1 and IoU; what was measured leaves them out.')] if own.metric.isin(['IoU background', 'precision background']).any() else []
+    return [Markdown(f'## Class by class: {plain(title(team, row).partition(": ")[2])}'), per_class(records, reported, team, row), *other, confusion(verdicts.pooled(verdicts.row_of(records, team, row)), title(team, row))]
 
 # %% ../nbs/12b_findings.ipynb #d0078104
 def front(rows, cost):
@@ -232,10 +234,15 @@ def _parents(records, row):
     before = breadth_first_order(minimum_spanning_tree(steps), names.index(row), directed=False)[1]
     return {n: names[p] for n, p in zip(names, before) if p >= 0}
 
+def _varied(records):
+    "Those of `records` that belong to the first suite in which rows were run with changes, else to the first."
+    with_changes = records[records.row.str.fullmatch(VARIANT)]
+    return records[records.suite == suites(with_changes if len(with_changes) else records)[0]]
+
 def ideas(records):
-    """What each change of a row gave in the first suite of `records`, best first: `row`, `change`, `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), and the
+    """What each change of a row gave in the first suite of `records` that has such rows, best first: `row`, `change`, `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), and the
     probability that it is a gain. A row changed in several ways is set beside the changed row that it differs least from."""
-    first, found = records[records.suite == suites(records)[0]], []
+    first, found = _varied(records), []
     for (team, row), kin in first.groupby(['team', first.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
         runs_of = dict(list(kin.groupby('row', sort=True)))
         said = {name: runs.read(own.path.iloc[0]) for name, own in runs_of.items()}
@@ -264,11 +271,11 @@ def plot_ideas(changes):
 
 # %% ../nbs/12b_findings.ipynb #241ab42e
 def base(records):
-    "A line on the rows of the first suite of `records` that were run with changes as well: what each of them is, and with how many seeds."
-    first = records[records.suite == suites(records)[0]]
+    "A line on the rows of `records` that were run with changes as well: what each of them is, with how many seeds, and what their profile affords."
+    first = _varied(records)
     kin = sorted({(r.team, r.row.rpartition('-')[0]) for r in first.itertuples() if re.fullmatch(VARIANT, r.row)})
     own = [runs_of for team, row in kin if len(runs_of := verdicts.row_of(first, team, row))]
-    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(runs.read(o.path.iloc[0])['recipe'].get('note', ''))}" for o in own)
+    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(runs.read(o.path.iloc[0])['recipe'].get('note', ''))} {afforded(first.suite.iloc[0].partition('-')[2])}" for o in own)
 
 def gains(changes):
     "The table `changes` of `ideas`, for a page."

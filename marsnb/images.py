@@ -235,7 +235,7 @@ class Looking(NamedTuple):
     post: list
 
 def network(path='', tta=None, background=None):
-    """The network at `path`, used as the run that left it measured it where its record lies beside it; by default the one that comes with the package. `tta`: look four times, or once; `background`: whether it may be predicted.
+    """The network at `path`, used as the run that left it measured it where its record lies beside it; by default the one that comes with the package. `tta`: look four times, or once, instead of as it was measured; `background`: whether it may be predicted.
     Gives a `Looking`. Raises `MarsError` where the file is no network for Mars tiles."""
     if not path and not FLAGSHIP.exists(): raise MarsError('no trained network comes with this version; name one with --model, such as the best.keras of a run')
     net, record = infer.open_model(path or FLAGSHIP), runs.left(path or FLAGSHIP) or {'recipe': {}, 'result': {}}

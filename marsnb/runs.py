@@ -60,7 +60,7 @@ def device():
         import tensorflow as tf
         for gpu in tf.config.list_physical_devices('GPU'): return tf.config.experimental.get_device_details(gpu).get('device_name', 'GPU')
     name, can = recipes.processor()
-    units = [f' ({name})' for flag, name in UNITS.items() if flag in can][:1]
+    units = [f' ({unit})' for flag, unit in UNITS.items() if flag in can][:1]
     return f'{"".join([name, *units])}, {len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()} cores'
 
 # %% ../nbs/11a_runs.ipynb #d911ddb2
@@ -78,7 +78,7 @@ def environment(sha256):
     "What the figures may depend on besides the recipe: data, versions, revision, backend and device."
     import keras
     packages = {p: v for p in ('marsnb', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'numpy', 'scikit-learn', 'opencv-python-headless') if (v := _version(p))}
-    return {'data_sha256': sha256, 'backend': keras.backend.backend(), 'device': device(), 'python': platform.python_version(), 'packages': packages, 'revision': _revision()}
+    return {'data_sha256': sha256, 'backend': keras.backend.backend(), 'device': device(), 'python': platform.python_version(), 'packages': packages, 'revision': _revision(), 'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS')}
 
 # %% ../nbs/11a_runs.ipynb #70620522
 def read(path):
@@ -338,7 +338,7 @@ def _cost(net, seconds, passes):
 # %% ../nbs/11a_runs.ipynb #bc0392e0
 def surroundings(record):
     "What the figures of `record` depend on besides recipe and data, as one flat mapping: backend, device, versions."
-    return {k: record['environment'].get(k) for k in ('backend', 'device', 'precision', 'python')} | record['environment'].get('packages', {})
+    return {k: record['environment'].get(k) for k in ('backend', 'device', 'precision', 'onednn', 'python')} | record['environment'].get('packages', {})
 
 def unlike(a, b):
     "Where the nested mappings and lists `a` and `b` differ: rows (place, value in a, value in b)."

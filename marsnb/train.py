@@ -157,7 +157,7 @@ def untuned(ids, batch):
     import tensorflow as tf
     options = tf.data.Options()
     options.autotune.enabled = False
-    return tf.data.Dataset.from_tensor_slices(ids).batch(batch).with_options(options)
+    return tf.data.Dataset.from_tensor_slices(ids).batch(batch, drop_remainder=not len(ids) % batch).with_options(options)  # of whole batches TensorFlow knows how large they are
 
 def main(outputs):
     "The main output of a network: the first of several."

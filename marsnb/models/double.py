@@ -39,11 +39,12 @@ def double_unet(shape, n_classes, widths=(32, 64, 128, 256), block=functools.par
 # %% ../../nbs/06a_models.double.ipynb #2b6b8ad7
 @architecture
 def cascade(shape, n_classes, widths=(64, 128, 256, 512, 1024), block=res, bridge=None, gate=attn_gate, up=up_conv, detach=True):
-    "Two cascaded U-Nets: the second sees the class chances, the bottleneck and the skips of the first; logits of the second, then of the first."
+    "Two cascaded U-Nets: the second sees the mask (the class chances, where not `detach`), the bottleneck and the skips of the first; logits of the second, then of the first."
     inp = keras.Input(shape)
     fs = encode(inp, widths, block, bridge)
     first = head(decode(fs, block, gate, up=up), n_classes, name='logits_1')
-    *old, bottom, seen = [ops.stop_gradient(x) if detach else x for x in (*fs, ops.softmax(first))]
+    said = ops.one_hot(ops.argmax(first, -1), n_classes) if detach else ops.softmax(first)
+    *old, bottom, seen = [ops.stop_gradient(x) if detach else x for x in (*fs, said)]
     *skips, x = encode(seen, widths, block, bridge)
     x = cat(x, bottom)
     for s, o in zip(reversed(skips), reversed(old)):
