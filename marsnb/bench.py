@@ -131,7 +131,7 @@ def in_torch(images, masks, epochs=1, size=None, batch=32):
     return seconds
 
 # %% ../nbs/21_speed.ipynb #92131f77
-_AS_IT_COMES = "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None)\n"  # what marsnb.core asks of TensorFlow
+_AS_IT_COMES = "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None)\n"  # what marsnb asks of TensorFlow
 
 def training(n=4096, size=512, epochs=3, repeats=3):
     "Time to the first step, seconds a tile and memory growth of all who train: a table as `measure` gives it."
