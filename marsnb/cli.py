@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILE', 'DATA', 'WHERE', 'plain', 'Within', 'cli', 'data', 'info', 'convert', 'use', 'in_a_line', 'train',
-           'reproduce', 'show_unlike', 'where', 'follow', 'sweep', 'pages', 'report', 'publish', 'book',
+           'reproduce', 'show_unlike', 'where', 'placed', 'follow', 'sweep', 'pages', 'report', 'publish', 'book',
            'predict_tiles', 'predict_images', 'predict', 'main']
 
 # %% ../nbs/13_cli.ipynb #053e9e0a
@@ -64,12 +64,13 @@ def convert(folder, out, labelled, test, hide):
     click.echo(f'{out}: ' + ', '.join(f'{v:,} {k}' for k, v in said.items() if k != 'broken') + f', {len(said["broken"])} frames broken')
 
 # %% ../nbs/13_cli.ipynb #0b202fa4
-PROFILE = click.option('--profile', default='quick', show_default=True, help='what the machine affords: quick, survey, cpu or gpu')
+PROFILE = click.option('--profile', default='', help='what the machine affords: quick, survey, cpu or gpu; default: what the recipe says, else quick')
 DATA = click.option('--data', default='', help='npz in the course\'s layout; default: MARSNB_DATA, else the synthetic Mars')
 
 def use(data):
-    "Have this process, and those it starts, read the file `data`, if one is named."
-    if data: os.environ['MARSNB_DATA'] = str(Path(data).resolve())
+    "Have this process, and those it starts, read the file `data`, if one is named; gives the fields of recipes that this overrules."
+    if data: os.environ['MARSNB_DATA'] = str(Path(data).expanduser().resolve())
+    return {'data': ''} if data else {}
 
 @contextlib.contextmanager
 def in_a_line():
@@ -81,13 +82,12 @@ def in_a_line():
 @cli.command()
 @click.argument('recipe')
 @PROFILE
-@click.option('--seed', default=0, show_default=True, help='draws split, weights, order and augmentation')
+@click.option('--seed', type=int, help='draws split, weights, order and augmentation; default: what the recipe says, else 0')
 @DATA
 def train(recipe, profile, seed, data):
     "Train RECIPE, a file or team/row, and leave its page and record; an ensemble after its members."
-    use(data)
     from marsnb import page, plan, runs
-    todo = plan.plan([recipe], profile, [seed])
+    todo = plan.plan([recipe], profile, [] if seed is None else [seed], **use(data))
     for r, sha256 in zip(todo, plan.fingerprints(todo)):
         with in_a_line():
             if not plan.done(r, sha256): page.run(r, sys.stderr)
@@ -136,6 +136,11 @@ def where(command):
     for option in reversed(WHERE): command = option(command)
     return command
 
+def placed(scheduler, workers, gpu):
+    "Raises `MarsError` where options that say where runs take place contradict each other."
+    if scheduler and workers: raise MarsError('--workers is for this machine; a scheduler has workers of its own')
+    if gpu and not scheduler: raise MarsError('--gpu is for the workers of a scheduler; name one with --scheduler')
+
 def follow(entries, **where):
     "Do what waits on the board `entries` and show it; gives the exit code: 0, or 1 if a run failed."
     from rich.live import Live
@@ -166,9 +171,9 @@ def follow(entries, **where):
 @click.option('--dry-run', is_flag=True, help='list what would run, and how long it would take')
 def sweep(sweeps, profile, data, dry_run, **where):
     "Do SWEEPS: files, names in nbs/experiments/sweeps, or recipes such as hendrix/flagship or 'hendrix/*'."
-    use(data)
+    placed(**where)
     from marsnb import plan, sweep
-    entries = sweep.board(plan.plan(sweeps, profile))
+    entries = sweep.board(plan.plan(sweeps, profile, **use(data)))
     if not dry_run: sys.exit(follow(entries, **where))
     for l in plan.preview(entries, where['workers'] or sweep.side_by_side()): click.echo(l)
 
@@ -194,6 +199,7 @@ def pages():
 @where
 def report(sweeps, profile, **where):
     "Do SWEEPS (default: `default`, a row of each team) as far as that is not done, then build the report."
+    placed(**where)
     from marsnb import plan, sweep
     code = follow(sweep.board(plan.plan(sweeps or ['default'], profile)), **where)
     publish()
@@ -250,7 +256,8 @@ def predict_images(paths, out, masks, looks, **how):
         masks = images.masks_of(files, masks)
         runs.writable(out)
         if any(Path(p).is_dir() and os.path.samefile(p, out) for p in paths): raise MarsError(f'{out}: holds the images; name another folder with --out')
-        done, (net, background, _) = 0, images.network(**looks)
+        done, (net, background, post) = 0, images.network(**looks)
+        if post: print(f'left out, because it is made for tiles: {", ".join(f.func.__name__ for f in post)}', file=terminal, flush=True)
         with Progress(disable=not terminal.isatty(), console=Console(file=terminal)) as bar:
             for f, name, wrong in bar.track(images.map_images(net, files, out, masks, background=background, **how), len(files), description='mapping'):
                 if wrong: print(wrong, file=terminal, flush=True)
@@ -269,22 +276,22 @@ def predict_images(paths, out, masks, looks, **how):
 @click.option('--tta/--no-tta', default=None, help='look at each tile as it is and mirrored, four times, and take the mean, or once; default: as the run measured its network')
 @click.option('--scale', type=float, help='pixels of the network per pixel of the image; default: the image is a whole frame, 128 pixels wide to the network')
 @click.option('--mask', 'masks', multiple=True, help='what is not 0 in this picture, or in that of the image\'s name in this folder, is not assessed; may be given again')
-@click.option('--sure', default=.5, show_default=True, help='least probability with which a pixel is assessed')
+@click.option('--sure', type=Within(0, 1), help='least probability with which a pixel is assessed [default: 0.5]')
 @click.option('--probabilities', 'keep', is_flag=True, help='also write the probabilities, as npz')
 @click.option('--submission', default='', help='with --data, also write the course\'s submission.csv here')
 def predict(images, file, out, submission, model, background, tta, masks, scale, sure, keep):
     """Map IMAGES, files or folders: for each, NAME_map.png (the terrain over the image) and NAME_labels.png (its classes 0..4, 255 where not assessed), and for all, areas.csv.
     A second call maps again; no file that predict did not write is written over. Or predict the tiles of a file with --data."""
     if bool(images) == bool(file): raise MarsError('predict: name images or folders of images, or a file of tiles with --data')
-    if file and (scale is not None or masks or keep): raise MarsError('predict: --scale, --mask and --probabilities go with images, not with --data')
+    if file and (scale is not None or masks or sure is not None or keep): raise MarsError('predict: --scale, --mask, --sure and --probabilities go with images, not with --data')
     if images and submission: raise MarsError('predict: --submission goes with --data, not with images')
-    if not (scale is None or 0 < scale < 1e3) or not 0 <= sure <= 1: raise MarsError('predict: --scale must be a number above 0, --sure one from 0 to 1')
+    if not (scale is None or 0 < scale < 1e3): raise MarsError('predict: --scale must be a number above 0')
     out, looks = out or ('predictions.npz' if file else 'terrain'), {'path': model, 'tta': tta, 'background': background}
     named = [os.path.realpath(path) for path in (file, model, out, submission) if path]
     if len({*named}) < len(named): raise MarsError('predict: --data, --model, --out and --submission must be files of their own')
     with in_a_line():
         if file: predict_tiles(file, out, submission, **looks)
-        else: sys.exit(predict_images(images, out, masks, looks, scale=scale, sure=sure, keep=keep))
+        else: sys.exit(predict_images(images, out, masks, looks, scale=scale, sure=.5 if sure is None else sure, keep=keep))
 
 # %% ../nbs/13_cli.ipynb #30f80f11
 def main():

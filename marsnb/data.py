@@ -222,13 +222,15 @@ def synthetic(n_train=600, n_test=150, seed=0):
 def read(path=None):
     "The `Tiles` of `path`, else of the file that `MARSNB_DATA` names, else the synthetic Mars."
     path = path or data_path()
-    return load(path) if path else synthetic()
+    return load(Path(path).expanduser()) if path else synthetic()
 
 # %% ../nbs/01_data.ipynb #f0ead60e
 def fingerprint(tiles):
     "The sha256 of the arrays themselves: the same for the same tiles however the file was written."
     h = hashlib.sha256()
-    for a in tiles: h.update(b'none' if a is None else f'{a.dtype.str}{a.shape}'.encode() + np.ascontiguousarray(a).tobytes())
+    for a in tiles:
+        h.update(b'none' if a is None else f'{a.dtype.str}{a.shape}'.encode())
+        if a is not None: h.update(np.ascontiguousarray(a).data)
     return h.hexdigest()
 
 # %% ../nbs/01_data.ipynb #97273338
@@ -254,7 +256,7 @@ def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
     groups = ids if groups is None else np.asarray(groups)[ids]
     folds = min(FOLDS, len(np.unique(groups)))
     n_val, n_test = round(val * folds), round(test * folds)
-    if not (n_val and n_test and n_val + n_test < folds): raise MarsError(f'val={val}, test={test}: {folds} groups of tiles cannot be split so; each part needs at least one group')
+    if not (n_val > 0 and n_test > 0 and n_val + n_test < folds): raise MarsError(f'val={val}, test={test}: {folds} groups of tiles cannot be split so; each part needs at least one group')
     rocky = (masks[ids] == 4).mean((1, 2)) >= .01
     with warnings.catch_warnings():  # fewer rocky tiles than folds is nothing to warn of
         warnings.simplefilter('ignore', UserWarning)

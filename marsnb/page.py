@@ -18,12 +18,13 @@ from .core import MarsError, ROOT, atomic, data_path
 # %% ../nbs/11b_page.ipynb #2b2848bd
 @functools.cache
 def gpus():
-    "The GPUs that may be used here: {number: memory in GB}; empty where there is none."
-    try: said = subprocess.run(['nvidia-smi', '--query-gpu=index,memory.total', '--format=csv,noheader,nounits'], capture_output=True, text=True, timeout=60)
+    "The GPUs that may be used here, as `CUDA_VISIBLE_DEVICES` names them (number, UUID or the id of a MIG part, of which no more is known than of its smallest GPU): {name: memory in GB}; empty where there is none."
+    try: said = subprocess.run(['nvidia-smi', '--query-gpu=index,uuid,memory.total', '--format=csv,noheader,nounits'], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired): return {}
-    every = {i.strip(): float(mb) / 1024 for i, mb in (l.split(',') for l in said.stdout.splitlines())} if said.returncode == 0 else {}
-    allowed = os.environ.get('CUDA_VISIBLE_DEVICES')
-    return every if allowed is None else {i: gb for i, gb in every.items() if i in allowed.split(',')}
+    every = [(i.strip(), uuid.strip(), float(mb) / 1024) for i, uuid, mb in (l.split(',') for l in said.stdout.splitlines())] if said.returncode == 0 else []
+    if (allowed := os.environ.get('CUDA_VISIBLE_DEVICES')) is None: return {i: gb for i, _, gb in every}
+    known = lambda name: [gb for i, uuid, gb in every if name == i or name.startswith('GPU-') and uuid.startswith(name) or name.startswith('MIG-')]
+    return {name: min(gb) for name in map(str.strip, allowed.split(',')) if (gb := known(name))}
 
 # %% ../nbs/11b_page.ipynb #04990f18
 PRELOADED = ['keras', 'ipykernel.kernelapp', 'marsnb.clean', 'marsnb.infer', 'marsnb.models.all', 'marsnb.report', 'marsnb.splits', 'marsnb.train']

@@ -77,15 +77,17 @@ def _overrides(values, where):
     return [a | b | c for a, b, c in itertools.product(listed, grid(several), draws(n, seed, **random))]
 
 # %% ../nbs/11c_plan.ipynb #7a7fd333
-def plan(names, profile='quick', seeds=(0,), **fixed):
-    "The recipes of all runs of the sweeps `names`, in order; `seeds` are for sweeps that say none, `fixed` fields hold for all. Raises `MarsError` before anything has run."
+def plan(names, profile='', seeds=(), **fixed):
+    "The recipes of all runs of the sweeps `names`, in order. `profile` and `seeds`, where given, hold instead of what recipes and sweeps say, `fixed` fields for all. Raises `MarsError` before anything has run."
     found = {}
     for name in names:
         sweep = read(name)
-        if (size := len(sweep.seeds or seeds) * len(sweep.recipes) * len(sweep.overrides)) > MOST: raise MarsError(f'{name}: {size:,} runs are too many; at most {MOST:,}')
+        each = [{'seed': s} for s in seeds or sweep.seeds or ()] or [{}]
+        if (size := len(each) * len(sweep.recipes) * len(sweep.overrides)) > MOST: raise MarsError(f'{name}: {size:,} runs are too many; at most {MOST:,}')
         said = {p: dataclasses.asdict(recipes.load(p)) for p in sweep.recipes}
-        for seed, p, more in itertools.product(sweep.seeds or seeds, sweep.recipes, sweep.overrides):
-            for r in _with_members(recipes.make(said[p] | {'profile': profile, 'seed': seed} | more | fixed, f'{name}: {p}')): found.setdefault(runs.folder(r), r)
+        for seed, p, more in itertools.product(each, sweep.recipes, sweep.overrides):
+            for r in _with_members(recipes.make(said[p] | ({'profile': profile} if profile else {}) | seed | more | fixed, f'{name}: {p}')):
+                if (there := found.setdefault(runs.folder(r), r)).data != r.data: raise MarsError(f'{name}: {name_of(r)} on {there.data or "the usual data"} and on {r.data or "the usual data"} would lie in one folder, {runs.folder(r)}; name the files otherwise: what stands before the first _ counts')
     return list(found.values())
 
 def _with_members(recipe):

@@ -150,7 +150,7 @@ def trained(recipe, ready):
         model = resident(recipe, ready, net)
         history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, monitor=recipe.monitor, reduce=recipe.reduce, stop=recipe.stop, adaptive=recipe.adaptive or None,
                             path=_state(recipe, ready.tiles), callbacks=_callbacks(recipe, ready, epochs), **_settings(recipe))
-    return net, history, _spent(recipe, ready, before + history)
+    return net, history, _spent(recipe, ready, before, history)
 
 def _settings(recipe):
     "The arguments of `train.fit` that say how `recipe` takes its steps."
@@ -159,7 +159,10 @@ def _settings(recipe):
 
 def _state(recipe, tiles): return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(tiles)[:8]}.npz'
 
-def _spent(recipe, ready, history): return [sum(h['seconds'] for h in history), -(-len(ready.parts.train) // recipe.batch) * recipe.batch * len(history)]  # whole batches
+def _spent(recipe, ready, before, history):
+    "Seconds and tile passes of the epochs `before` and those of `history`, in whole batches; with consistency, each of the latter shows as many unlabelled tiles."
+    epochs = len(before) + len(history) * (2 if recipe.consistency else 1)
+    return [sum(h['seconds'] for h in before + history), -(-len(ready.parts.train) // recipe.batch) * recipe.batch * epochs]
 
 def _callbacks(recipe, ready, epochs):
     "Pictures and TensorBoard, where `recipe` asks for them."
@@ -227,8 +230,8 @@ def labeller(recipe, ready):
 def with_pseudo_labels(recipe, ready):
     "`ready` with unlabelled tiles added, labelled by `labeller`; with what that says and took."
     from marsnb import infer
-    about = {'drop': .2, 'share': 1.} | recipe.pseudo
-    if set(about) != {'drop', 'share'} or not len(ready.tiles.unlabelled): raise MarsError(f'pseudo: drop and share are known, not {list(recipe.pseudo)}; and the data must hold unlabelled tiles')
+    about = recipes.pseudo(recipe)
+    if not len(ready.tiles.unlabelled): raise MarsError('pseudo: the data hold no unlabelled tiles; leave it out')
     net, *said = labeller(recipe, ready)
     n = min(round(about['share'] * len(ready.ids)), len(ready.tiles.unlabelled))
     chosen = np.sort(rng(recipe.seed, 'pseudo').permutation(len(ready.tiles.unlabelled))[:n])
@@ -286,8 +289,9 @@ def _ece(net, tiles, ids):
 # %% ../nbs/11a_runs.ipynb #a8d50b63
 def execute(recipe, ready):
     "Train `recipe` on what `recipes.prepare` made `ready`, measure it, write its files and its record, which is returned. Goes on where it was interrupted."
-    home, work = folder(recipe), workshop(recipe)
+    home, work, sha256 = folder(recipe), workshop(recipe), fingerprint(ready.tiles)
     writable(home); writable(work)
+    if (data_path() or recipe.data) and (there := read(home)) and there['environment']['data_sha256'] != sha256: raise MarsError(f'{home}: holds the record of other data of that name; name another folder with out, name the data file otherwise (what stands before the first _ counts), or remove that record')
     if recipes.trains(recipe):
         more, about, before = with_pseudo_labels(recipe, ready) if recipe.pseudo else (ready, {}, [0, 0])
         net, history, spent = trained(recipe, more)
@@ -297,7 +301,7 @@ def execute(recipe, ready):
     from marsnb.train import best_epoch
     result = figures | {'epochs': len(history), 'best_epoch': best_epoch(history, recipe.monitor) + 1 if history else 0}
     record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe), 'recipe': recipes.differs(recipe),
-              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': _cost(net, *spent), 'environment': environment(fingerprint(ready.tiles)) | {'precision': recipes.precision(recipe) if recipes.trains(recipe) else 'float32'}}
+              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': _cost(net, *spent), 'environment': environment(sha256) | {'precision': recipes.precision(recipe) if recipes.trains(recipe) else 'float32'}}
     _write(home, work, recipe, net, history, test, unlabelled, record)
     _state(recipe, ready.tiles).unlink(missing_ok=True)
     shutil.rmtree(work/'first', ignore_errors=True)
@@ -321,7 +325,7 @@ def _write(home, work, recipe, net, history, test, unlabelled, record):
         if recipe.seed: test.pop('predictions')  # masks are kept of the first seed
         if len(unlabelled): _predictions(new(home/'unlabelled.npz'), predictions=unlabelled)
         _predictions(new(home/'test.npz'), **test)
-        if recipe.pictures: new(home/'pictures.npz').write_bytes((work/'pictures.npz').read_bytes())
+        if recipe.pictures and history: new(home/'pictures.npz').write_bytes((work/'pictures.npz').read_bytes())
 
 # %% ../nbs/11a_runs.ipynb #3cb809e6
 def writable(path):

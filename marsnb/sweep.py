@@ -70,7 +70,7 @@ def task(recipe, data, topic, gpus, members):
     worker, home = get_worker(), str(runs.folder(recipe))
     tell = lambda **what: worker.log_event(topic, {'run': home, **what})
     tell(state='running')
-    try: page.run(recipe, _teller(tell), {'MARSNB_DATA': data} | _share(gpus, worker.name))
+    try: page.run(recipe, _teller(tell), {'MARSNB_DATA': data} | _share(gpus, worker.name, recipe.devices))
     except BlockingIOError: return {'state': 'elsewhere'}
     except Exception as e: return {'state': 'failed', 'reason': ' '.join(f'{e if str(e) else type(e).__name__}'.split())[:400]}
     return {'state': 'done'}
@@ -84,9 +84,9 @@ def _teller(tell):
             tell(state='running', progress=said)
     return SimpleNamespace(write=write, flush=lambda: None)
 
-def _share(gpus, name):
-    "The environment of a kernel that is not alone on its GPU: worker number `name` takes one of `gpus` in turn, and no more memory than it needs."
-    own = {'CUDA_VISIBLE_DEVICES': gpus[int(name) % len(gpus)]} if gpus else {}
+def _share(gpus, name, devices=1):
+    "The environment of a kernel that is not alone on its GPU: worker number `name` takes as many `devices` of `gpus` in turn, and no more memory than it needs."
+    own = {'CUDA_VISIBLE_DEVICES': ','.join(gpus[(int(name) * devices + i) % len(gpus)] for i in range(min(devices, len(gpus))))} if gpus else {}
     return own | {'TF_FORCE_GPU_ALLOW_GROWTH': 'true', 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
 
 # %% ../nbs/11d_sweep.ipynb #d4237027

@@ -216,9 +216,9 @@ class Consistent(Resident):
 def _better(monitor): return np.less if monitor.endswith('loss') else np.greater
 
 def best_epoch(history, monitor='val_miou'):
-    "Position of the best value of `monitor` in `history` (a list of dicts, one an epoch): the smallest of a loss, the greatest of anything else."
-    values = [h[monitor] for h in history]
-    return int((np.argmin if _better(monitor) is np.less else np.argmax)(values))
+    "Position of the best value of `monitor` in `history` (a list of dicts, one an epoch): the smallest of a loss, the greatest of anything else. nan, a class that cannot be judged, is worse than any."
+    values = np.array([h[monitor] for h in history]) * (-1 if _better(monitor) is np.less else 1)
+    return int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
 
 def waited(history, monitor):
     "Epochs since `monitor` was best; 0 with no history."
@@ -233,7 +233,7 @@ def plateau(history, monitor='val_loss', factor=.1, patience=15):
     "What the learning rate is multiplied by after `history`: `factor` once for every `patience` epochs in a row that brought nothing better."
     scale, best, wait, better = 1., None, 0, _better(monitor)
     for h in history:
-        if best is None or better(h[monitor], best): best, wait = h[monitor], 0
+        if best is None or np.isnan(best) or better(h[monitor], best): best, wait = h[monitor], 0
         else: wait += 1
         if wait >= patience: scale, wait = scale * factor, 0
     return scale
@@ -332,7 +332,7 @@ def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimi
     rate = schedule(lr, epochs * steps, **(schedule_args or {}))
     model.batch = batch
     if jit is None: jit = accelerated() or keras.backend.backend() == 'jax'  # which else does one operation after another
-    model.compile(_optimizer(optimizer, rate, optimizer_args or {}, model.net), jit_compile=jit, steps_per_execution=steps if jit else 1)
+    model.compile(_scaled(_optimizer(optimizer, rate, optimizer_args or {}), model.net), jit_compile=jit, steps_per_execution=steps if jit else 1)
     model.optimizer.build(model.net.trainable_variables)
     settles = _settles(model, order(np.unique(rows), epochs, 32, seed, min(32 * settle, rows.shape[1])), jit) if settle and unsettled(model) else None
     history, best = load_state(path, model) if path and os.path.exists(path) else ([], model.net.get_weights())
@@ -351,10 +351,13 @@ def _settles(model, rows, jit):
     settled.compile(jit_compile=jit, steps_per_execution=rows.shape[1] // 32 if jit else 1)
     return lambda epoch: settled.predict(model.feed(rows[epoch], 32), batch_size=32, verbose=0)
 
-def _optimizer(name, rate, args, net):
-    "The Keras optimizer `name`; with its loss scaled where `net` computes in float16."
-    try: optimizer = keras.optimizers.get({'class_name': name, 'config': {'learning_rate': rate, **args}})
+def _optimizer(name, rate, args):
+    "The Keras optimizer `name` with the learning rate `rate`, a number or a schedule, and its other arguments `args`."
+    try: return keras.optimizers.get({'class_name': name, 'config': {'learning_rate': rate, **args}})
     except (ValueError, TypeError) as e: raise MarsError(f'optimizer {name!r:.40} with {args!r:.80}: {" ".join(str(e).split())[:160]}') from None
+
+def _scaled(optimizer, net):
+    "`optimizer`, with the loss scaled where `net` computes in float16."
     return keras.optimizers.LossScaleOptimizer(optimizer) if net.dtype_policy.name == 'mixed_float16' else optimizer
 
 def _unfinished(history, epochs, stop): return len(history) < epochs and not (stop and early(history, **stop))
