@@ -185,7 +185,7 @@ def surroundings():
 def summary_pages(table, out, kept, key):
     "Stage the pages on all of the records `table`, and one for each team, in the folder `out`; gives the files, and the page of each team."
     records, said = report.main(table), findings.reported()
-    names = dict(records=records, everything=table, rows=findings.standing(records), reported=said, judged=verdicts.judge_all(verdicts.claims(), records))
+    names = dict(records=records, everything=table, rows=findings.standing(records), reported=said, judged=verdicts.judge_all(verdicts.claims(), report.comparable(table)))
     files = [put(out/'compare.ipynb', page(EXPERIMENTS/'compare.ipynb', kept, key, **names))]
     for p in sorted(BOOK.glob('*.md')):
         if p.stem in ('team', 'run'): continue
@@ -216,7 +216,7 @@ def run_pages(table, out, kept):
 def data_page(table):
     "The page on the data as text; heading and first lines say so where it shows other data than those of the first figures of `table`."
     nb = nbformat.read(PAGES/'dataset.ipynb', 4)
-    shown, meant = (s.partition('-')[0] for s in (runs.suite(recipes.Recipe()), report.suites(table)[0]))
+    shown, meant = map(report.data_of, (runs.suite(recipes.Recipe()), report.suites(table)[0]))
     if shown == meant: return chapter(nb)
     nb.cells.insert(1, nbformat.v4.new_markdown_cell(f'```{{warning}}\nThis page shows the data *{plain(shown)}*. The figures of this report come from *{plain(meant)}*, whose file was not at hand when it was built: name it with `MARSNB_DATA`.\n```'))
     return chapter(nb, f'The data: {plain(shown)}, not {plain(meant)}')

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'BASELINES', 'COLUMNS', 'LIKE', 'LEADERBOARD', 'SHIPPED', 'NONE', 'span', 'standing', 'fastest', 'named',
-           'plot_ladder', 'to_best', 'ladder', 'reported', 'headlines', 'as_reported', 'like', 'beside', 'showcase',
-           'per_class', 'confusion', 'remark', 'team_tables', 'team_classes', 'front', 'plot_cost', 'cost', 'ideas',
-           'plot_ideas', 'base', 'gains', 'model_card', 'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand',
-           'examples', 'plot_tiles', 'failures', 'compared', 'split', 'tally', 'overview', 'details', 'certainty',
-           'narrowed', 'lead', 'rarest', 'summary']
+           'plot_ladder', 'to_best', 'elsewhere', 'other_ladders', 'ladder', 'reported', 'headlines', 'as_reported',
+           'like', 'beside', 'showcase', 'per_class', 'confusion', 'remark', 'team_tables', 'team_elsewhere',
+           'team_classes', 'front', 'plot_cost', 'cost', 'ideas', 'plot_ideas', 'base', 'gains', 'model_card',
+           'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand', 'examples', 'plot_tiles', 'failures', 'compared',
+           'split', 'tally', 'overview', 'details', 'certainty', 'narrowed', 'on_top', 'lead', 'rarest', 'summary']
 
 # %% ../nbs/12b_findings.ipynb #010bb44a
 import functools, html, json, re, textwrap
@@ -23,10 +23,10 @@ from IPython.display import HTML, Markdown
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from . import metrics, runs, verdicts
+from . import metrics, recipes, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import CALLED, TEAMS, VARIANT, afforded, as_trained, change, changed, describe, gallery, on_mars, plain, precision, suites, tidy, title
+from .report import CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, gallery, on_mars, plain, precision, profile_of, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -73,6 +73,19 @@ def to_best(rows, records):
     best, *others = (verdicts.row_of(records, r.team, r.row) for r in rows.itertuples())
     return [None] + [verdicts.difference(own, best) for own in others]
 
+def elsewhere(everything, records):
+    "The suites among the records `everything` on the data of `records` (one suite), but in other profiles: rows as their recipes say."
+    return [own for s, own in comparable(everything).groupby('suite', sort=False) if s != records.suite.iloc[0] and data_of(s) == data_of(records.suite.iloc[0])]
+
+def other_ladders(everything, records):
+    "The ladders of the suites `elsewhere`, each under a heading: pieces of a page."
+    return [p for own in elsewhere(everything, records) for p in (_in_profile(own, certainty(standing(own))), ladder(standing(own), own))]
+
+def _in_profile(records, more=''):
+    "Heading and first sentences for what the `records` of a further suite say."
+    profile = profile_of(records.suite.iloc[0])
+    return Markdown(f'## In profile {plain(profile)}\n\n{afforded(profile)} {more}')
+
 def ladder(rows, records):
     "The table `rows` of `standing` for a page, with each row's difference to the best one."
     value, low, high, *_ = zip(*(d or [np.nan] * 5 for d in to_best(rows, records)))
@@ -104,7 +117,7 @@ def as_reported(reported, team):
     return tidy(wide.assign(source=own.groupby('row', sort=False).source.agg(lambda s: ', '.join(dict.fromkeys(s))).to_numpy()), **{c: '{:.4f}' for c in own.column})
 
 # %% ../nbs/12b_findings.ipynb #5a4a9981
-LIKE = {'leaderboard': 'score', 'mean IoU without background': 'miou', 'mean IoU with background': 'miou5', 'accuracy': 'accuracy'}
+LIKE = {'leaderboard': 'score', 'mean IoU without background': 'miou', 'mean IoU with background': 'miou5', 'accuracy': 'accuracy_all'}
 LEADERBOARD = ('leaderboard', 'evaluation')  # parts judged by the course's own metric: Hendrix evaluated "in accordance with the test method"
 
 def like(metric, part):
@@ -129,10 +142,10 @@ def _measured(runs, base, ours):
     change = {} if d is None else {'measured change': d.value, 'change 95 %': span(d.low, d.high, '{:+.3f}'), 'probability better': verdicts.probability(d, 1)}
     return {'measured': at.value, '95 %': span(at.low, at.high), 'mean of seeds': at.mean, 'seeds': at.seeds, 'measured as': f'{ours}, test'} | change
 
-def _line(row, head, runs, base):
-    "What was reported (`head`, None where nothing was) and measured (`runs`) of a row, figures of val beside reported ones of val."
+def _line(row, head, runs, base, usual):
+    "What was reported (`head`, None where nothing was) and measured (`runs`) of a row, figures of val beside reported ones of val; in the figure `usual` where nothing alike was reported."
     alike = like(head.metric, head.part) if head is not None else None
-    ours, part = alike or ('miou', 'test')
+    ours, part = alike or (usual, 'test')
     line = {'row': row.replace('_', ' ')} | ({} if head is None else {'reported': head.value, 'reported as': head.metric if head.metric == head.part else f'{head.metric}, {head.part}'})
     if runs.empty: return line
     line |= _measured(runs, base, ours) | ({'on val': verdicts.level(runs, ours, 'val').value} if part == 'val' else {})
@@ -143,7 +156,9 @@ def beside(records, reported, team):
     "A table with a line for each row of `team`, reported or measured in `records` (one suite): the reported headline and its change, ours and its change."
     heads, own = headlines(reported[reported.team == team]).set_index('row'), records[records.team == team]
     base, rows = own[own.row == BASELINES.get(team)], [*heads.index, *sorted(set(own.row) - set(heads.index))]
-    table = pd.DataFrame([_line(row, heads.loc[row] if row in heads.index else None, own[own.row == row], base) | {'reported change': _change(reported, team, row)} for row in rows])
+    headline = heads.loc[BASELINES[team]] if BASELINES.get(team) in heads.index else None
+    usual = ((headline is not None and like(headline.metric, headline.part)) or ('miou',))[0]  # one figure a column, so that rows can be compared
+    table = pd.DataFrame([_line(row, heads.loc[row] if row in heads.index else None, own[own.row == row], base, usual) | {'reported change': _change(reported, team, row)} for row in rows])
     order = ['row', 'reported', 'on val', 'measured', '95 %', 'difference', 'reported change', 'measured change', 'change 95 %', 'probability better', 'mean of seeds', 'seeds', 'reported as', 'measured as']
     return table[[c for c in order if c in table and not table[c].isna().all()]]
 
@@ -156,14 +171,16 @@ def showcase(records, reported, team):
     return classes.row.mode().iloc[0] if len(classes) else standing(own).row.iloc[0]
 
 def per_class(records, reported, team, row):
-    "Each terrain's precision, recall, F1 and IoU of the row, measured, and reported where it was."
-    runs, own = verdicts.row_of(records, team, row), reported[(reported.team == team) & (reported.row == row)]
-    cm, columns = verdicts.pooled(runs), {}
+    "Each terrain's precision, recall, F1 and IoU of the row, measured on test, and reported where it was; beside what was reported of validation, that of validation."
+    runs, own = verdicts.row_of(records, team, row), reported[(reported.team == team) & (reported.row == row)].assign(metric=lambda t: t.metric.str.lower())
+    columns = {}
     for f in metrics.PER_CLASS:
-        theirs = [next((v for m, v in zip(own.metric, own.value) if m.lower() == f'{f.__name__} {c}'), np.nan) for c in CLASSES[1:]]
-        if not np.isnan(theirs).all(): columns[f'{f.__name__}, reported'] = theirs
-        columns[f.__name__] = f(cm)[1:]
-    return tidy(pd.DataFrame(columns, index=pd.Index(CLASSES[1:], name='class')), precision=precision)
+        names = [f'{f.__name__} {c}' for c in CLASSES[1:]]
+        for part, theirs in own[own.metric.isin(names)].groupby('part', sort=False):
+            columns[f'{f.__name__} reported, {part}'] = theirs.drop_duplicates('metric').set_index('metric').value.reindex(names).to_numpy()
+            if part == 'val': columns[f'{f.__name__}, val'] = f(verdicts.pooled(runs, 'val'))[1:]
+        columns[f'{f.__name__}, test'] = f(verdicts.pooled(runs))[1:]
+    return tidy(pd.DataFrame(columns, index=pd.Index(CLASSES[1:], name='class')), **{c: precision for c in columns if c in ('precision, test', 'precision, val')})
 
 def confusion(cm, name):
     "The confusion matrix `cm` as a table: the share of each true class, the darker the larger; screen readers read it, and phones show it whole."
@@ -182,7 +199,7 @@ def remark(records, reported, team):
     if 'difference' in shown: said += ['A difference is shown where the metric is the same.']
     elif 'reported change' in shown: said += [f'So no difference of the two is shown: {"both stand" if "measured change" in shown else "what was reported stands"} as change against the team\'s own baseline, *{base}*, as well.']
     if 'measured' in shown and not ((records.team == team) & (records.row == BASELINES.get(team))).any(): said += [f'The baseline, *{base}*, is not measured yet.']
-    if 'measured' in shown: said += ['What was measured is that of all test tiles of a row\'s seeds together, with the 95 % interval over rover stops and seeds.']
+    if 'measured' in shown: said += ['What was measured is that of all test tiles of a row\'s seeds together, with the 95 % interval over rover stops' + (' and seeds.' if records[records.team == team].seed.nunique() > 1 else '; the luck of the one training is not in it.')]
     else: said += ['None of these rows is measured yet.']
     if 'on val' in shown: said += ['Where the team reported validation, that of validation stands beside it (*on val*).']
     return ' '.join(said + ['Metric and part of each figure stand at the end of its line.'])
@@ -190,8 +207,14 @@ def remark(records, reported, team):
 def team_tables(records, reported, team):
     "What was reported, and that beside what was measured: pieces of the page of `team`."
     theirs = as_reported(reported, team)
-    both = tidy(beside(records, reported, team), **{c: '{:+.3f}' for c in ('difference', 'reported change', 'measured change')}, seeds='{:.0f}', **{'probability better': '{:.2f}'})
-    return ([Markdown('## As reported'), theirs] if theirs is not None else []) + [Markdown('## Reported and measured' if theirs is not None else '## Measured'), both]
+    return ([Markdown('## As reported'), theirs] if theirs is not None else []) + [Markdown('## Reported and measured' if theirs is not None else '## Measured'), _beside_tidy(records, reported, team)]
+
+def _beside_tidy(records, reported, team): return tidy(beside(records, reported, team), **{c: '{:+.3f}' for c in ('difference', 'reported change', 'measured change')}, seeds='{:.0f}', **{'probability better': '{:.2f}'})
+
+def team_elsewhere(everything, records, reported, team):
+    "What was measured of `team` in the suites `elsewhere`, each under a heading: pieces of its page."
+    own = [e for e in elsewhere(everything, records) if (e.team == team).any()]
+    return [p for e in own for p in (_in_profile(e), _beside_tidy(e, reported, team))]
 
 def team_classes(records, reported, team):
     "Class by class: the reported and measured table of the team's `showcase`, and its confusion matrix."
@@ -231,16 +254,19 @@ def _parents(records, row):
     names = list(records)
     if row not in names: return {}
     steps = np.array([[len(changed(records[a], records[b])) for b in names] for a in names])
+    steps += 1 - np.eye(len(names), dtype=int)  # 0 would mean that no way leads there
     before = breadth_first_order(minimum_spanning_tree(steps), names.index(row), directed=False)[1]
     return {n: names[p] for n, p in zip(names, before) if p >= 0}
 
 def _varied(records):
-    "Those of `records` that belong to the first suite in which rows were run with changes, else to the first."
+    "Those of `records` that belong to the suite in which most rows were run with changes, of those that say something about Mars where there are such; else to the first."
     with_changes = records[records.row.str.fullmatch(VARIANT)]
-    return records[records.suite == suites(with_changes if len(with_changes) else records)[0]]
+    mars = with_changes[with_changes.suite.map(on_mars).astype(bool)]
+    often = (mars if len(mars) else with_changes).drop_duplicates(['suite', 'team', 'row']).suite.value_counts()
+    return records[records.suite == (often.idxmax() if len(often) else suites(records)[0])]
 
 def ideas(records):
-    """What each change of a row gave in the first suite of `records` that has such rows, best first: `row`, `change`, `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), and the
+    """What each change of a row gave in the suite of `records` that has most such rows, best first: `row`, `change`, `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), and the
     probability that it is a gain. A row changed in several ways is set beside the changed row that it differs least from."""
     first, found = _varied(records), []
     for (team, row), kin in first.groupby(['team', first.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
@@ -275,7 +301,7 @@ def base(records):
     first = _varied(records)
     kin = sorted({(r.team, r.row.rpartition('-')[0]) for r in first.itertuples() if re.fullmatch(VARIANT, r.row)})
     own = [runs_of for team, row in kin if len(runs_of := verdicts.row_of(first, team, row))]
-    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(runs.read(o.path.iloc[0])['recipe'].get('note', ''))} {afforded(first.suite.iloc[0].partition('-')[2])}" for o in own)
+    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(runs.read(o.path.iloc[0])['recipe'].get('note', ''))} {afforded(profile_of(first.suite.iloc[0]))}" for o in own)
 
 def gains(changes):
     "The table `changes` of `ideas`, for a page."
@@ -296,9 +322,9 @@ def model_card(records, shipped=SHIPPED):
     "What the record `shipped`, which lies beside a network, tells of it, and whose figures among `records` are shown for it."
     if not Path(shipped).exists(): return Markdown('No trained network comes with this version.')
     r, own, itself = _behind(records, shipped)
-    whose = 'The figures are its own.' if itself else 'The figures are those of the row, whose runs learned from fewer tiles and were tested at rover stops that they had not seen.' if len(own) else 'Its figures are not among these records.'
-    quick = f" (the fastest run of the row, seed {fastest(own).seed}, took {fastest(own).seconds / 60:.0f})" if len(own) > 1 else ''
-    return Markdown(f"It is that of the row *{plain(title(r['team'], r['row']))}*, seed {r['seed']}: {r['cost']['parameters']:,} parameters, trained on {r['parts']['train']:,} labelled tiles, {r['cost']['passes']:,} tile passes in {r['cost']['seconds'] / 60:.0f} minutes{quick} on {plain(r['environment']['device'])}. {plain(describe(r['suite']))} {whose}")
+    whose = 'The figures are its own: training saw no picture taken at a rover stop of the tiles that it was tested on.' if itself else 'Its figures are not among these records.' if not len(own) else \
+        f'The figures are those of {len(own)} networks trained the same way on fewer tiles ({int(own["train tiles"].max()):,}), each tested at rover stops that it had not seen. This one has learned from most of those stops, too, so it has no such figures of its own.'
+    return Markdown(f"It is that of the row *{plain(title(r['team'], r['row']))}*, seed {r['seed']}: {r['cost']['parameters']:,} parameters, trained on {r['parts']['train']:,} labelled tiles, {r['cost']['passes']:,} tile passes in {r['cost']['seconds'] / 60:.0f} minutes on {plain(r['environment']['device'])}. {plain(describe(data_of(r['suite'])))} {whose}")
 
 def card_figures(records, shipped=SHIPPED):
     "IoU on test tiles, with intervals, of the run among `records` that left the network beside the record `shipped`, else of its row; None where there is neither."
@@ -339,7 +365,7 @@ def hardest(records, n=12):
 # %% ../nbs/12b_findings.ipynb #a929e147
 def at_hand(records):
     "The `Tiles` that `records` were made on if that data is here, else None."
-    if runs.suite(Recipe()).partition('-')[0] != records.suite.iloc[0].partition('-')[0]: return None
+    if data_of(runs.suite(Recipe())) != data_of(records.suite.iloc[0]): return None
     tiles, sha256 = _here(data_path())
     return tiles if set(records.data_sha256) == {sha256} else None
 
@@ -376,28 +402,31 @@ def failures(records, n=12):
 # %% ../nbs/12b_findings.ipynb #b2ce3119
 def compared(j):
     "How many of the comparisons of the claim `j`, a `Judged`, are measured, and in how many of them the reported size lies outside the interval, as a sentence."
-    known = j.table[j.table.verdict != verdicts.WORDS[3]]
+    known = j.table[j.table.verdict != verdicts.WAITING]
     sized = known['size'][known['size'] != ''] if 'size' in known else ()
     inside = sum(s == 'as claimed' for s in sized)
     where = 'outside' if not inside else 'inside' if inside == len(sized) else f'inside {inside} and outside {len(sized) - inside} of'
-    said = [f'{len(known)} of {len(j.table)} comparisons measured.'] * (len(j.table) > 1) + [f"The reported size lies {where} the interval{'s' * (len(sized) > 1)}."] * (len(sized) > 0)
+    said = ['A row never predicts the class, and so has no such figure.'] * bool('difference' in known and known.difference.isna().any())
+    said += [f'{len(known)} of {len(j.table)} comparisons measured.'] * (len(j.table) > 1) + [f"The reported size lies {where} the interval{'s' * (len(sized) > 1)}."] * (len(sized) > 0)
     return ' '.join(said)
 
 def split(judged):
     "Those of `judged` of which something is measured, the decided ones first, and the others."
-    known = sorted((j for j in judged if j.verdict != verdicts.WORDS[3]), key=lambda j: verdicts.WORDS.index(j.verdict))
-    return known, [j for j in judged if j.verdict == verdicts.WORDS[3]]
+    known = sorted((j for j in judged if j.verdict != verdicts.WAITING), key=lambda j: verdicts.WORDS.index(j.verdict))
+    return known, [j for j in judged if j.verdict == verdicts.WAITING]
 
 def tally(judged):
-    "How many claims hold, do not, are not decided or not measured yet, as a sentence."
-    n = {w: sum(j.verdict == w for j in judged) for w in verdicts.WORDS}
-    return f'Of {len(judged)} claims {n["holds"]} hold, {n["does not hold"]} do not, {n["not decided"]} not decided, {n["not measured yet"]} not measured yet.'
+    "How many claims hold, do not, only seem so, are not decided or not measured yet, as a sentence."
+    many = dict(zip(verdicts.WORDS, ('hold', 'do not hold', 'seem to hold', 'seem not to hold', 'are not decided', 'are not measured yet')))
+    said = [f'{n} {many[w]}' for w in verdicts.WORDS if (n := sum(j.verdict == w for j in judged))]
+    return f'Of {len(judged)} claims {", ".join(said)}.'
 
 def overview(judged):
     "The claims of which something is measured, with their verdicts, the decided ones first; the others folded: pieces of a page."
     known, waiting = split(judged)
     called = lambda js: {'team': [TEAMS.get(j.claim.team, j.claim.team) for j in js], 'claim': [j.claim.claim for j in js]}
-    table = tidy(pd.DataFrame({'verdict': [j.verdict for j in known], 'probability': [j.probability for j in known], **called(known), 'measured': [f"{(j.table.verdict != verdicts.WORDS[3]).sum()} of {len(j.table)}" for j in known]}), probability='{:.2f}')
+    size = lambda j: '' if 'size' not in j.table else ', '.join(dict.fromkeys(filter(None, j.table['size'])))
+    table = tidy(pd.DataFrame({'verdict': [j.verdict for j in known], 'probability': [j.probability for j in known], **called(known), 'reported size': [size(j) for j in known], 'measured': [f"{(j.table.verdict != verdicts.WAITING).sum()} of {len(j.table)}" for j in known], 'profile': [profile_of(j.suite) for j in known]}), probability='{:.2f}')
     more = pd.DataFrame({**called(waiting), 'quotation': [j.claim.quotation for j in waiting], 'source': [j.claim.source for j in waiting]})
     return [table] * bool(known) + [HTML(f'<details><summary>Not measured yet: {len(waiting)}</summary>\n{tidy(more).data}\n</details>')] * bool(waiting)
 
@@ -408,7 +437,7 @@ def details(judged):
         c, heading = j.claim, ''
         if c.team != team: team, heading = c.team, f'## {plain(TEAMS.get(c.team, c.team))}\n\n'
         source = f' ({plain(c.source)})' if c.source else ''
-        pieces.append(Markdown(f'{heading}### {plain(c.claim)}\n\n**{j.verdict[0].upper() + j.verdict[1:]}.** {compared(j)}\n\n> {plain(c.quotation)}{source}\n\n{plain(c.note)}'))
+        pieces.append(Markdown(f'{heading}### {plain(c.claim)}\n\n**{j.verdict[0].upper() + j.verdict[1:]}**, in profile {plain(profile_of(j.suite))}. {compared(j)}\n\n> {plain(c.quotation)}{source}\n\n{plain(c.note)}'))
         shown = j.table.assign(**{'95 %': [span(*i, '{:+.3f}') for i in zip(j.table.low, j.table.high)]})
         order = ['verdict', 'probability', 'value', 'difference', '95 %', 'reported', 'size', 'first', 'second', 'expected', 'figure', 'seeds', 'rows']
         pieces.append(tidy(shown[[c for c in order if c in shown and not shown[c].isna().all()]], difference='{:+.3f}', reported='{:+.3f}', probability='{:.2f}'))
@@ -418,21 +447,32 @@ def details(judged):
 def certainty(rows):
     "A sentence on how sure the figures of `rows` are."
     n, width = rows.seeds, (rows.high - rows.low).median() / 2
-    chance = 'Every row was run once, so small differences between rows may be chance.' if n.max() == 1 else f'Rows were run with {n.min()} to {n.max()} seeds, each with a split of its own.' if n.min() < n.max() else f'Every row was run with {n.max()} seeds, each with a split of its own.'
-    return chance + ('' if np.isnan(width) else f' The figure of a row is known to about {width:.3f} either way (95 %, over rover stops and seeds); differences on the same tiles more closely.')
+    chance = 'Every row was run once, so small differences between rows may be the luck of one training, which no interval here knows.' if n.max() == 1 else f'Rows were run with {n.min()} to {n.max()} seeds, each with a split of its own.' if n.min() < n.max() else f'Every row was run with {n.max()} seeds, each with a split of its own.'
+    return chance + ('' if np.isnan(width) else f' The figure of a row is known to about {width:.3f} either way (95 %, over rover stops{" and seeds" if n.max() > 1 else ""}); differences on the same tiles more closely.')
 
 def narrowed(records):
-    "A sentence on how many rows of `records` (one suite) have narrower networks than their recipes say, and on ours, or nothing where none has."
-    said = {(r.team, r.row): runs.read(r.path)['recipe'] for r in records.itertuples()}
-    cut = [row for row, recipe in said.items() if as_trained(recipe).get('widths') not in (None, recipe.get('widths', Recipe().widths))]
-    own = [title(*row) for row in said if row == ('beyond', 'flagship') and row not in cut]
-    return '' if not cut else f" The profile made the networks of {len(cut)} of {len(said)} rows narrower than their reports say{f'; {plain(own[0])}, which begins as narrow, is as we made it' if own else ''}."
+    "A sentence on how many rows of the teams in `records` (one suite) have narrower networks than their reports say, and how much, and on our flagship; nothing where none has."
+    times = {(r.team, r.row): _times(runs.read(r.path)['recipe']) for r in records.itertuples()}
+    theirs, ours = [t for (team, _), t in times.items() if team != 'beyond'], times.get(('beyond', 'flagship'))
+    cut = sorted(t for t in theirs if t > 1)
+    often = '' if not cut else f'{cut[0]:.3g}' if cut[0] == cut[-1] else f'{cut[0]:.3g} to {cut[-1]:.3g}'
+    return '' if not cut else f' The profile made the networks of {len(cut)} of the {len(theirs)} rows of the teams narrower than their reports say, {often} times' + ('.' if ours is None else f', and our flagship {ours:.3g} times narrower than its recipe.' if ours > 1 else ', but not our flagship, which begins no wider.')
+
+def _times(recipe):
+    "How many times narrower than written the network of the `recipe` of a record was trained; of an ensemble, that of its members most narrowed."
+    try: made = recipes.make(recipe)
+    except (MarsError, TypeError): return 1  # of another version
+    return max(r.widths[0] / recipes.widths(r)[0] for r in ([made] if recipes.trains(made) else recipes.members(made)))
+
+def on_top(rows, records):
+    "The share of the resamples in which the best of `rows` stands above every other one that it shares tiles with."
+    return float(np.mean(np.max([d.draws for d in to_best(rows, records)[1:] if d is not None and d.draws is not None], 0) < 0))
 
 def lead(rows, records):
     "A sentence on how far the best of `rows` stands above the second on the same tiles, or nothing where no interval is known."
     d = to_best(rows[:2], records)[-1] if len(rows) > 1 else None
     if d is None or np.isnan(d.low): return ''
-    return f' On the same tiles this is {-d.value:.3f} above the second best, {plain(named(rows)[1])} (95 %: {span(-d.high, -d.low, "{:+.3f}")}); that it is better has probability {verdicts.probability(d, -1):.2f}.'
+    return f' On the same tiles this is {-d.value:.3f} above the second best, {plain(named(rows)[1])} (95 %: {span(-d.high, -d.low, "{:+.3f}")}); above every other row it stands in {on_top(rows, records):.0%} of the resamples.'
 
 NONE = .001  # an IoU below this is next to none
 
@@ -446,7 +486,7 @@ def summary(records, judged):
     rows, suite = standing(records), records.suite.iloc[0]
     best, theirs = rows.iloc[0], rows[rows.team != 'beyond']
     called = lambda r: f'{plain(title(r.team, r.row))} ({r.value:.3f}{", " + span(r.low, r.high) if not np.isnan(r.low) else ""})'
-    found = f'Of {len(rows)} systems, each trained with equally many tile passes, best on test tiles is {called(best)}: mean IoU of the four terrains{", with its 95 % interval" if not np.isnan(best.low) else ""}.' + lead(rows, records)
+    found = f'Of {len(rows)} systems, each of whose networks was trained with equally many tile passes, best on test tiles is {called(best)}: mean IoU of the four terrains{", with its 95 % interval" if not np.isnan(best.low) else ""}.' + lead(rows, records)
     if best.team == 'beyond' and len(theirs): found += f' {"The only one by a team" if len(theirs) == 1 else f"Of the {len(theirs)} by the teams it"} is {called(theirs.iloc[0])}.'
     found += narrowed(records)
     if not on_mars(suite): found = f'Nothing about Mars yet: {len(rows)} systems ran from data to page, which shows that the report works. ' + found

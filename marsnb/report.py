@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TEAMS', 'VARIANT', 'CALLED', 'FILES', 'title', 'plain', 'describe', 'afforded', 'on_mars', 'tidy', 'precision',
-           'shares', 'figures', 'flat', 'records', 'suites', 'main', 'as_trained', 'changed', 'worded', 'change',
-           'variant', 'to_csv', 'lies', 'command', 'commands', 'versions', 'licences', 'settings', 'training', 'parts',
-           'besides', 'plot_history', 'history', 'curves', 'tile_accuracy', 'ranked', 'gallery']
+           'shares', 'figures', 'flat', 'data_of', 'profile_of', 'records', 'suites', 'main', 'comparable',
+           'as_trained', 'changed', 'worded', 'change', 'variant', 'to_csv', 'lies', 'command', 'commands', 'versions',
+           'licences', 'settings', 'training', 'parts', 'besides', 'plot_history', 'history', 'curves', 'tile_accuracy',
+           'ranked', 'gallery']
 
 # %% ../nbs/12_report.ipynb #4767cd9d
 import html, json, re, textwrap
@@ -99,27 +100,41 @@ def flat(path):
     except (KeyError, TypeError, ValueError, AttributeError) as e: raise MarsError(f'{path}/record.json: not a whole record ({type(e).__name__} {str(e)[:80]}); remove it and run again') from None
 
 # %% ../nbs/12_report.ipynb #f8153c81
+VARIANT = r'(.+)-[0-9a-f]{8}'  # the name of a row whose recipe was changed
+
+def data_of(suite):
+    "The first word of `suite`: what its data are called."
+    return suite.partition('-')[0]
+
+def profile_of(suite):
+    "The profile that the runs of `suite` had."
+    return suite.partition('-')[2]
+
 def records(*roots):
-    "All records below `roots` (default: those of the book, then the quick ones) as one table, a row a run; suites of real data in a full profile first, those with most rows before others."
+    "All records below `roots` (default: those of the book, then the quick ones) as one table, a row a run; suites of real data in a full profile first, of these those of the data at hand, those with most rows before others."
     found = [flat(path.parent) for root in roots or (runs.BOOK_RUNS, runs.RUNS) for path in sorted(Path(root).glob('*/*/*/*/record.json'))]
     table = pd.DataFrame(found, columns=list(found[0]) if found else ['suite', 'team', 'row', 'seed', 'path'])
     table = table.astype({c: int for c in ('parameters', 'passes') if c in table})
-    mars, rows = (~table.suite.map(on_mars).astype(bool), -table.groupby('suite').row.transform('size'))
-    table = table.assign(late=mars, few=rows).sort_values(['late', 'few', 'suite', 'team', 'row', 'seed'], kind='stable', ignore_index=True)
-    return table.drop(columns=['late', 'few']).drop_duplicates(['suite', 'team', 'row', 'seed'], ignore_index=True)
+    rows = table[~table.row.str.fullmatch(VARIANT).astype(bool)].drop_duplicates(['suite', 'team', 'row']).suite.value_counts()
+    first = pd.DataFrame({'late': ~table.suite.map(on_mars).astype(bool), 'other': table.suite.map(data_of) != data_of(runs.suite(recipes.Recipe())), 'few': -table.suite.map(rows).fillna(0)})
+    table = table.join(first).sort_values([*first, 'suite', 'team', 'row', 'seed'], kind='stable', ignore_index=True)
+    return table.drop(columns=list(first)).drop_duplicates(['suite', 'team', 'row', 'seed'], ignore_index=True)
 
 def suites(records):
     "The suites among `records`, those on real data in a full profile first."
     if records.empty: raise MarsError('no records yet; make some with: marsnb train RECIPE')
     return list(records.suite.unique())
 
-VARIANT = r'(.+)-[0-9a-f]{8}'  # the name of a row whose recipe was changed
-
 def main(records):
     "Those of `records` that belong to the first suite and, where there are such, to rows as their recipes say: what the report is about."
     first = records[records.suite == suites(records)[0]]
     rows = first[~first.row.str.fullmatch(VARIANT)]
     return rows if len(rows) else first
+
+def comparable(records):
+    "Those of `records` that claims may be judged by: of every suite on the data of the first one, in whatever profile, the rows as their recipes say."
+    first = suites(records)[0]
+    return pd.concat([main(records[records.suite == s]) for s in suites(records) if data_of(s) == data_of(first) and on_mars(s) == on_mars(first)])
 
 def as_trained(recipe):
     "The `recipe` of a record with the widths that its network had in training, which its profile may have narrowed."
