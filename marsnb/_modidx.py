@@ -714,6 +714,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'marsnb.verdicts._pair': ('verdicts.html#_pair', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts._said': ('verdicts.html#_said', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.against': ('verdicts.html#against', 'marsnb/verdicts.py'),
+                                 'marsnb.verdicts.by_seeds': ('verdicts.html#by_seeds', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.claims': ('verdicts.html#claims', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.counts': ('verdicts.html#counts', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.difference': ('verdicts.html#difference', 'marsnb/verdicts.py'),

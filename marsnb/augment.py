@@ -84,7 +84,7 @@ def _moving(move):
 
 # %% ../nbs/02_augment.ipynb #2b4e82a5
 def flips(strength):
-    "Left to right and, by a coin of its own, top to bottom: each with probability `strength` / 2."
+    "Left to right and, by a coin of its own, top to bottom: each with probability `strength` / 2. The reports do not say along which axis they flip; top to bottom is not natural here (see Exploring)."
     def move(rows, cols, x, r):
         turn = lambda t, n: ops.where(_each(x, r, 0) < strength / 2, n - 1 - t, t)
         return turn(rows, x.shape[1]), turn(cols, x.shape[2])
@@ -228,7 +228,7 @@ def _paste(x, y, x2, y2, alpha, hard):
 
 # %% ../nbs/02_augment.ipynb #37d67218
 def cutmix(strength):
-    "A rectangle of a share `strength` of the tiles comes, image and mask, from the next tile of the batch (Yun et al., ICCV 2019; French et al., BMVC 2020, for segmentation)."
+    "A rectangle of a share `strength` of the tiles comes, image and mask, from the previous tile of the batch (Yun et al., ICCV 2019; French et al., BMVC 2020, for segmentation)."
     def step(x, y, at, r):
         box = _box(x, r) * ops.cast(_each(x, r, 0.) < strength, 'float32')
         return *_paste(x, y, ops.roll(x, 1, 0), ops.roll(y, 1, 0), box, box), at

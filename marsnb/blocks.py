@@ -57,7 +57,7 @@ def down(x, n=2):
     return layers.MaxPooling2D(n)(x)
 
 def down_blur(x):
-    "The largest of neighbours, smoothed before every other pixel is taken (arXiv 1904.11486): a shifted tile gives a shifted map."
+    "The largest of neighbours, smoothed by a 3 x 3 mean before every other pixel is taken (after arXiv 1904.11486, where the filter is binomial): a shift of the tile changes the map less."
     return layers.AveragePooling2D(3, 2, padding='same')(layers.MaxPooling2D(2, 1, padding='same')(x))
 
 def up(x, n=2, interpolation='nearest'):
@@ -283,6 +283,7 @@ def architecture(build):
             if callable(known[k]) and not callable(v): raise MarsError(f'{name}: {k} must be a function, not {v!r}')
         _check(name, shape, n_classes, widths, {**known, **own}.get('patch', 1))
         try: model = keras.Model(*build(shape, n_classes, tuple(widths), **own), name=name)
+        except MarsError: raise
         except (TypeError, ValueError) as e: raise MarsError(f'{name}: {" ".join(str(e).split())[:200]}') from e
         return penalise(model, l2) if l2 else model
     l2 = inspect.Parameter('l2', inspect.Parameter.KEYWORD_ONLY, default=0)
@@ -343,7 +344,7 @@ def portrait(model, tile=8, **options):
 
 # %% ../nbs/03_blocks.ipynb #84372761
 def flops(model):
-    "Multiplications and additions of one tile with the weights of `model`, two for each weight and place; what has no weights is left out, a shared layer counts once."
+    "Multiplications and additions of one tile with the weights of `model`, two for each weight and place; what has no weights is left out, a shared layer counts once, and so do patches that `cut` made."
     total = 0
     for l in model.layers:
         places = (l.input if isinstance(l, layers.Conv2DTranspose) else l.output).shape[1:-1]

@@ -15,12 +15,12 @@ from .infer import main, mean_probability
 
 # %% ../nbs/10_ensemble.ipynb #0b128787
 def ensemble(nets, weights=None):
-    "A `keras.Model` whose logits are the logarithm of the mean probability of `nets`, weighted by `weights` (default: equal). All take the same input; a weight of 0 leaves a network out."
+    "A `keras.Model` whose logits are the logarithm of the mean probability of `nets`, weighted by `weights` (default: equal). All take the same input; a weight of 0 leaves a network out. Several `nets` are renamed, because layers of one model must differ in name."
     weights = [1.] * len(nets) if weights is None else list(weights)
     if len(weights) != len(nets) or min(weights, default=-1) < 0 or not sum(weights): raise MarsError(f'ensemble: weights {weights} for {len(nets)} networks; give one from 0 on for each, not all 0')
-    for i, net in enumerate(nets): net.name = f'member_{i}'  # layers of one model must differ in name
     used = [(n, w) for n, w in zip(nets, weights) if w]
     if len(used) == 1: return used[0][0]
+    for i, net in enumerate(nets): net.name = f'member_{i}'
     x = keras.Input(nets[0].input_shape[1:])
     return keras.Model(x, mean_probability([main(n(x)) for n, _ in used], [w for _, w in used]))
 

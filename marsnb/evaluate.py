@@ -86,7 +86,8 @@ def compare_seeds(runs_a, runs_b, figure, **kwargs):
     """Compare two sets of runs with different seeds, each with its own split: a `Comparison` of the figures of all their test tiles together.
 
     `runs_a` and `runs_b` are lists of (cms, groups, tile ids), one for each seed, and the two runs of a seed must have the same tiles. A group drawn counts in all seeds
-    that test it, and seeds are drawn as well: so the interval holds the luck of the test set and of the training. `kwargs` go to `compare`."""
+    that test it, and seeds are drawn as well: so the interval holds the luck of the test set and, in part, of the training: of n seeds a bootstrap finds only (n - 1)/n of the variance, and where
+    all n differences have one sign the probability is near 1, which chance alone brings about in one of 2^(n-1) cases; see `verdicts.by_seeds`. `kwargs` go to `compare`."""
     for i, ((_, _, a), (_, _, b)) in enumerate(zip(runs_a, runs_b, strict=True)):
         if not np.array_equal(a, b): raise MarsError(f'compare_seeds: the runs number {i} were tested on different tiles; compare runs of the same seeds and splits')
     cms_a, cms_b = (np.concatenate([run[0] for run in runs]) for runs in (runs_a, runs_b))

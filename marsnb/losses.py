@@ -152,8 +152,8 @@ def distances(marked, radius):
 def boundary(weights=None, radius=16):
     """Boundary loss (Kervadec et al. 2019): misplaced probability costs the distance to where it belongs, in units of `radius` pixels and at most 1.
 
-    Probability of a class outside of its region costs the distance to the region; what lacks inside costs the distance to the nearest other class. The gradient is
-    the paper's, but the perfect prediction costs 0. Pixels of weight 0 are neither region nor border. Mean over pixels weighted by true class."""
+    Probability of a class outside of its region costs the distance to the region; what lacks inside costs the distance to the nearest other class. Nearer than `radius` the
+    gradient is the paper's, up to the class weights, but the perfect prediction costs 0. Pixels of weight 0 are neither region nor border. Mean over pixels weighted by true class."""
     def loss(y, logits):
         pixel = _parts(y, logits, weights)[-1]
         p, t, _, _ = _seen(y, logits, weights)
@@ -171,8 +171,8 @@ def lovasz(weights=None):
         error = ops.abs(t - p)
         order = ops.argsort(-ops.where(seen > 0, error, -1.), axis=0)  # greatest first, unseen pixels last
         error, t = ops.take_along_axis(error, order, 0), ops.take_along_axis(t, order, 0)
-        iou = 1 - (ops.sum(t, 0) - ops.cumsum(t, 0)) / (ops.sum(t, 0) + ops.cumsum(1 - t, 0))
-        step = ops.stop_gradient(ops.concatenate([iou[:1], iou[1:] - iou[:-1]]))
+        jaccard = 1 - (ops.sum(t, 0) - ops.cumsum(t, 0)) / (ops.sum(t, 0) + ops.cumsum(1 - t, 0))  # the loss 1 - IoU
+        step = ops.stop_gradient(ops.concatenate([jaccard[:1], jaccard[1:] - jaccard[:-1]]))
         return _mean(ops.sum(error * step, 0), w)
     return loss
 

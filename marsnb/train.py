@@ -325,7 +325,7 @@ def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimi
     `parts` names training and validation tiles; `ids`: training tiles with repeats, default `parts.train`; `size`: tiles an epoch, default all of `ids`; `optimizer`: a name Keras knows, `optimizer_args` its arguments;
     `schedule`: one of `SCHEDULES`; `reduce`: arguments of `plateau`; `stop`: those of `early`; `adaptive`: arguments of `losses.adaptive`, by which the model's class
     weights follow each epoch's validation; `settle`: batches of 32 tiles, an epoch at most, by which running means settle before each validation (see `Settled`); `path`: file for the state, from which an interrupted run goes on, written at most every `every` seconds (default 20, or what
-    MARSNB_SAVE_SECONDS says); `jit`: compile with XLA and do the steps of an epoch in one go (default: on a GPU and under JAX); `callbacks`: more of Keras' own."""
+    MARSNB_SAVE_SECONDS says); `jit`: do the steps of an epoch in one go (default: on a GPU and under JAX), compiled by XLA, which Keras leaves out under TensorFlow where operations are to be deterministic; `callbacks`: more of Keras' own."""
     if reduce and schedule is not constant: raise MarsError(f'reduce works with schedule constant, not {schedule.__name__}; leave one of them out')
     rows = order(parts.train if ids is None else ids, epochs, batch, seed, size)
     steps = rows.shape[1] // batch

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DRAWS', 'CACHE', 'RULES', 'SAME', 'SURE', 'WORDS', 'HOLDS', 'FAILS', 'SEEMS', 'SEEMS_NOT', 'OPEN', 'WAITING', 'RULE',
            'JUDGES', 'PAIRS', 'Counts', 'counts', 'figure', 'row_of', 'pooled', 'draws', 'middle', 'Level', 'level',
-           'Difference', 'difference', 'probability', 'Claim', 'claims', 'verdict', 'together', 'expected', 'against',
-           'judge', 'same_order', 'Order', 'validation_predicts_test', 'Judged', 'judge_all']
+           'Difference', 'difference', 'probability', 'by_seeds', 'Claim', 'claims', 'verdict', 'together', 'expected',
+           'against', 'judge', 'same_order', 'Order', 'validation_predicts_test', 'Judged', 'judge_all']
 
 # %% ../nbs/12a_verdicts.ipynb #5239164f
 import hashlib
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import yaml
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, t
 
 from . import evaluate, metrics
 from .core import CLASSES, MarsError, ROOT, atomic, nearest, rng
@@ -100,12 +100,13 @@ def level(runs, metric='miou', part='test'):
 
 # %% ../nbs/12a_verdicts.ipynb #60507d7b
 class Difference(NamedTuple):
-    "First row minus second over the seeds that both have: the value, its 95 % interval (nan where not known), the seeds, and the resampled differences or None."
+    "First row minus second over the seeds that both have: the value, its 95 % interval (nan where not known), the seeds, the resampled differences or None, and those of each seed alone."
     value: float
     low: float
     high: float
     seeds: int
     draws: np.ndarray | None
+    each: tuple = ()
 
 def difference(a, b, metric='miou'):
     "The `Difference` of two rows, `a` and `b` the runs of each; both see the same resamples, so what makes a test set hard for both cancels out. None where they have no seed in common."
@@ -114,7 +115,8 @@ def difference(a, b, metric='miou'):
     f, tiles = figure(metric), [[None if (c := counts(p)) is None else c.tiles for p in runs.path] for runs in (a, b)]
     known = all(s is not None and t is not None and np.array_equal(s, t) for s, t in zip(*tiles))
     values = draws(a, metric) - draws(b, metric) if known else None
-    return Difference(float(f(pooled(a)) - f(pooled(b))), *middle(values), len(a), values)
+    each = tuple(float(f(x) - f(y)) for x, y in zip(a['test confusion'], b['test confusion']))
+    return Difference(float(f(pooled(a)) - f(pooled(b))), *middle(values), len(a), values, each)
 
 SAME = .02  # a gain no greater than this counts as none
 
@@ -123,6 +125,12 @@ def probability(d, sign):
     if d is None or d.draws is None or np.isnan(d.draws).mean() > .05: return np.nan
     v = d.draws[~np.isnan(d.draws)]
     return float(np.mean(v <= SAME)) if sign == 0 else float(np.mean((sign * v > 0) + (v == 0) / 2))
+
+def by_seeds(d, sign):
+    "The same by the differences of the seeds alone, as Student's t test has it: the luck of a training, of which resampling two or three seeds finds too little, is in it whole. nan below two seeds, or where one has no such figure."
+    if d is None or len(d.each) < 2 or np.isnan(d.each).any(): return np.nan
+    x = SAME - np.array(d.each) if sign == 0 else sign * np.array(d.each)
+    return float(t.cdf(x.mean() / max(x.std(ddof=1) / np.sqrt(len(x)), 1e-12), len(x) - 1))
 
 # %% ../nbs/12a_verdicts.ipynb #2dc7a3a6
 class Claim(NamedTuple):
@@ -161,14 +169,14 @@ SURE = .95
 WORDS = HOLDS, FAILS, SEEMS, SEEMS_NOT, OPEN, WAITING = 'holds', 'does not hold', 'seems to hold', 'seems not to hold', 'not decided', 'not measured yet'
 RULE = f'''For each claim the runs of two rows are compared on the same test tiles: first row minus second, over the seeds that both have, in {DRAWS:,} resamples of rover stops and seeds
 that both rows see alike. The probability is the share of the resamples in which the claim is true: the difference has the expected sign, or, where no gain is expected, is at most {SAME}. A comparison **holds**
-from a probability of {100 * SURE:.0f} % on and **does not hold** from {100 - 100 * SURE:.0f} % down; in between it is **not decided**. Where each row was run once, the resamples know the luck of the test set but not that of the training, which can
-be as large as what many of these changes give: then a claim only **seems to hold** or **seems not to hold**. A claim of several comparisons holds if each does, and does not if one does not. The expected size plays no part in this; beside it
+from a probability of {100 * SURE:.0f} % on and **does not hold** from {100 - 100 * SURE:.0f} % down; in between it is **not decided**. Resamples know the luck of the test set, but little of that of the training, which can
+be as large as what many of these changes give. So unless the differences of the seeds alone say as much (Student's t test, for which two seeds are the least), a claim only **seems to hold** or **seems not to hold**. A claim of several comparisons holds if each does, and does not if one does not. The expected size plays no part in this; beside it
 stands whether it lies in the 95 % interval of what was measured. Of several profiles the one with most comparisons of a claim judges it, of equals the one that trains longest. Quick runs and made-up terrain decide nothing.'''
 
 def verdict(probability, seeds):
-    "`holds` from a `probability` of SURE on, `does not hold` from its opposite down, else `not decided`; of rows run with one of `seeds`, it only seems so."
-    if probability >= SURE: return HOLDS if seeds > 1 else SEEMS
-    if probability <= 1 - SURE: return FAILS if seeds > 1 else SEEMS_NOT
+    "`holds` from a `probability` of SURE on, `does not hold` from its opposite down, else `not decided`; it only seems so where the probability by the `seeds` alone does not say as much."
+    if probability >= SURE: return HOLDS if seeds >= SURE else SEEMS
+    if probability <= 1 - SURE: return FAILS if seeds <= 1 - SURE else SEEMS_NOT
     return OPEN
 
 def together(words):
@@ -189,7 +197,7 @@ def against(size, d):
     return 'other sign' if size * d.value < 0 else 'less' if abs(d.value) < abs(size) else 'more'
 
 def _said(d, p, records, seeds):
-    "The verdict of the probability `p` of something of which `d` was measured, None where nothing was. Made-up terrain and quick runs decide nothing."
+    "The verdict of the probability `p`, by the `seeds` alone `seeds`, of something of which `d` was measured, None where nothing was. Made-up terrain and quick runs decide nothing."
     return WAITING if d is None else verdict(p, seeds) if on_mars(records.suite.iloc[0]) else OPEN
 
 def _compared(claim, pair, size, d):
@@ -205,7 +213,7 @@ def judge(claim, records):
     found = []
     for pair, size, d in zip(claim.rows, claim.size, _differences(claim, records)):
         p = probability(d, claim.sign)
-        found.append({'verdict': _said(d, p, records, d.seeds if d else 0), 'probability': p} | _compared(claim, pair, size, d))
+        found.append({'verdict': _said(d, p, records, by_seeds(d, claim.sign)), 'probability': p} | _compared(claim, pair, size, d))
     return pd.DataFrame(found)
 
 def same_order(claim, records):
@@ -213,7 +221,8 @@ def same_order(claim, records):
     pairs = _differences(claim, records)
     known = all(d is not None and d.draws is not None for d in pairs)
     p = float(np.mean(np.sign(pairs[0].draws) == np.sign(pairs[1].draws))) if known else np.nan
-    word = _said(None if None in pairs else pairs, p, records, min(d.seeds if d else 0 for d in pairs))
+    one, other = (by_seeds(d, 1) for d in pairs)
+    word = _said(None if None in pairs else pairs, p, records, one * other + (1 - one) * (1 - other))
     return pd.DataFrame([{'verdict': word, 'probability': p} | _compared(claim, pair, size, d) | {'expected': 'both of one sign'} for pair, size, d in zip(claim.rows, claim.size, pairs)])
 
 # %% ../nbs/12a_verdicts.ipynb #559a8805
@@ -247,7 +256,7 @@ def _ordered(claim, records):
     order = validation_predicts_test(records)
     if order is None: return pd.DataFrame([{'verdict': WAITING, 'probability': np.nan, 'figure': 'Kendall\'s tau'}])
     p = order.probability if claim.sign > 0 else 1 - order.probability
-    return pd.DataFrame([{'verdict': _said(order, p, records, order.rows), 'probability': p, 'figure': 'Kendall\'s tau', 'expected': 'above 0' if claim.sign > 0 else '0 or less',
+    return pd.DataFrame([{'verdict': _said(order, p, records, p), 'probability': p, 'figure': 'Kendall\'s tau', 'expected': 'above 0' if claim.sign > 0 else '0 or less',
                           'value': order.tau, 'low': order.low, 'high': order.high, 'rows': order.rows}])
 
 JUDGES = {'': judge, 'same_order': same_order, 'validation_predicts_test': _ordered}

@@ -9,7 +9,7 @@ BIN = Path(sys.executable).parent
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun in the background of a shell ignore interrupts, and so would what they start
 
 
-LONGEST = ('test_soak', 'test_sweep', 'test_book', 'test_runs', 'test_notebooks')  # what takes longest begins first, beside all others
+LONGEST = ('test_soak', 'test_sweep', 'test_book', 'test_runs', 'test_report', 'test_models', 'test_notebooks')  # what takes longest begins first, beside all others
 
 
 def pytest_collection_modifyitems(items):

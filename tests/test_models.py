@@ -8,6 +8,7 @@ import sys
 from functools import partial
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -55,6 +56,7 @@ def test_learns(name, tiles):
     model = NETWORKS[name](SHAPE, 5, widths=WIDTHS)
     loss = B.smoke(model, tiles, epochs=4)
     assert np.isfinite(loss).all() and loss[-1] < loss[0]
+    B.sketch(model, ax := plt.figure().subplots()); assert model.name in ax.get_title(); plt.close()
     out = model(tiles.images[:2, ..., None] / np.float32(255), training=False)
     assert all(o.shape == (2, 32, 64, 5) and o.dtype == 'float32' for o in (out if isinstance(out, list) else [out]))
 

@@ -24,8 +24,8 @@ def unet_pp(shape, n_classes, widths=(32, 64, 128, 256), block=double, bridge=No
 # %% ../../nbs/05_models.nested.ipynb #bff9bb8e
 def present(x, n):
     "U-Net 3+'s classification-guided module: for each of `n` classes the logarithm of the chance that the tile of the map `x` holds it."
-    x = layers.GlobalMaxPooling2D(keepdims=True)(layers.Dropout(.5)(x))
-    return ops.log_sigmoid(layers.Conv2D(n, 1, dtype='float32', bias_initializer='ones')(x))
+    x = layers.Conv2D(n, 1, dtype='float32', bias_initializer='ones')(layers.Dropout(.5)(x))
+    return ops.log_sigmoid(layers.GlobalMaxPooling2D(keepdims=True)(x))
 
 # %% ../../nbs/05_models.nested.ipynb #31670f36
 @architecture
