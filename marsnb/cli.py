@@ -276,7 +276,7 @@ def predict_images(paths, out, masks, looks, **how):
 @click.option('--tta/--no-tta', default=None, help='look at each tile as it is and mirrored, four times, and take the mean, or once; default: as the run measured its network')
 @click.option('--scale', type=float, help='pixels of the network per pixel of the image; default: the image is a whole frame, 128 pixels wide to the network')
 @click.option('--mask', 'masks', multiple=True, help='what is not 0 in this picture, or in that of the image\'s name in this folder, is not assessed; may be given again')
-@click.option('--sure', type=Within(0, 1), help='least probability with which a pixel is assessed [default: 0.5]')
+@click.option('--sure', type=float, help='least probability with which a pixel is assessed [default: 0.5]')
 @click.option('--probabilities', 'keep', is_flag=True, help='also write the probabilities, as npz')
 @click.option('--submission', default='', help='with --data, also write the course\'s submission.csv here')
 def predict(images, file, out, submission, model, background, tta, masks, scale, sure, keep):
@@ -285,13 +285,13 @@ def predict(images, file, out, submission, model, background, tta, masks, scale,
     if bool(images) == bool(file): raise MarsError('predict: name images or folders of images, or a file of tiles with --data')
     if file and (scale is not None or masks or sure is not None or keep): raise MarsError('predict: --scale, --mask, --sure and --probabilities go with images, not with --data')
     if images and submission: raise MarsError('predict: --submission goes with --data, not with images')
-    if not (scale is None or 0 < scale < 1e3): raise MarsError('predict: --scale must be a number above 0')
+    if not (scale is None or 0 < scale < 1e3) or not (sure is None or 0 <= sure <= 1): raise MarsError('predict: --scale must be a number above 0, --sure one from 0 to 1')
     out, looks = out or ('predictions.npz' if file else 'terrain'), {'path': model, 'tta': tta, 'background': background}
     named = [os.path.realpath(path) for path in (file, model, out, submission) if path]
     if len({*named}) < len(named): raise MarsError('predict: --data, --model, --out and --submission must be files of their own')
     with in_a_line():
         if file: predict_tiles(file, out, submission, **looks)
-        else: sys.exit(predict_images(images, out, masks, looks, scale=scale, sure=.5 if sure is None else sure, keep=keep))
+        else: sys.exit(predict_images(images, out, masks, looks, scale=scale, keep=keep, **({} if sure is None else {'sure': sure})))
 
 # %% ../nbs/13_cli.ipynb #30f80f11
 def main():

@@ -1,6 +1,7 @@
 "What crosses notebooks: the command line, papermill, the book, a browser. Notebooks test themselves."
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,6 +36,23 @@ def marsnb(tmp_path):
     def run(*args, preexec_fn=None, **env):
         env = {k: v for k, v in os.environ.items() if k != 'MARSNB_DATA'} | {'MARSNB_RUNS': str(tmp_path/'runs')} | env
         return subprocess.run([BIN/'marsnb', *map(str, args)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, preexec_fn=preexec_fn)
+    return run
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch, capfd):
+    "As `marsnb`, but in this process, which need not import everything first."
+    from marsnb import cli, runs
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('MARSNB_DATA', raising=False)
+    monkeypatch.setattr(runs, 'RUNS', tmp_path/'runs'); monkeypatch.setattr(runs, 'BOOK_RUNS', tmp_path/'runs')
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', ['marsnb', *map(str, args)])
+        with warnings.catch_warnings(record=True) as said:  # which a terminal would show
+            try: cli.main(); code = 0
+            except SystemExit as e: code = e.code or 0
+        assert not said, said
+        return SimpleNamespace(returncode=code, **dict(zip(('stdout', 'stderr'), capfd.readouterr())))
     return run
 
 

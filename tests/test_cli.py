@@ -4,7 +4,6 @@ import resource, zipfile
 import numpy as np
 import pytest
 
-from conftest import ROOT
 from marsnb.data import save, synthetic
 from marsnb.models.unet import unet
 
@@ -45,8 +44,8 @@ def broken(kind, mars, d):
 
 @pytest.mark.parametrize('kind, word', [('missing', 'no such file'), ('text', 'not a readable npz'), ('truncated', 'not a readable npz'), ('key', 'no training_set'), ('shape', '(60, 1, 64, 128)'), ('label', 'tile 3'),
                                         ('nan', 'nan'), ('fraction', '0.5'), ('bright', '256'), ('pickle', 'pickle'), ('empty', '0 tiles'), ('huge', '800,000 tiles')])
-def test_bad_data(marsnb, mars, tmp_path, kind, word):
-    refused(marsnb('data', 'info', broken(kind, mars, tmp_path)), 'bad.npz', word)
+def test_bad_data(inside, mars, tmp_path, kind, word):
+    refused(inside('data', 'info', broken(kind, mars, tmp_path)), 'bad.npz', word)
 
 
 @pytest.mark.parametrize('text, words', [('epoch: 3', 'did you mean epochs?'), ('model: unett', 'did you mean unet?'), ('lr: high', 'lr must be a number'), ('a: [', 'line'), ('out: /proc/none', '/proc/none')])
@@ -65,10 +64,10 @@ def test_bad_prediction(marsnb, mars, tmp_path):
     assert (tmp_path/'predictions.npz').read_text() == 'mine'
 
 
-def test_predictions_replace_nothing_that_they_are_made_from(marsnb, mars, tmp_path):
+def test_predictions_replace_nothing_that_they_are_made_from(inside, mars, tmp_path):
     (tmp_path/'mars.npz').write_bytes(mars.read_bytes()); (tmp_path/'link.npz').symlink_to('mars.npz'); (tmp_path/'x.keras').write_text('no network')
     for named in ('--out', 'mars.npz'), ('--submission', 'link.npz'), ('--out', 'x', '--submission', './x'), ('--model', 'x.keras', '--out', 'x.keras'):
-        refused(marsnb('predict', '--data', 'mars.npz', *named), 'files of their own')
+        refused(inside('predict', '--data', 'mars.npz', *named), 'files of their own')
     assert (tmp_path/'mars.npz').read_bytes() == mars.read_bytes() and (tmp_path/'x.keras').read_text() == 'no network' and len(list(tmp_path.iterdir())) == 3
 
 
@@ -81,8 +80,8 @@ def test_predictions_without_room(marsnb, mars, tmp_path):
 
 
 @pytest.mark.parametrize('command', [('sweep', 'default', '--dry-run', '--workers', -1), ('sweep', 'default', '--dry-run', '--gpu', 'nan'), ('report', 'nowhere', '--gpu', -1), ('reproduce', 'nowhere', '--tolerance', -1)])
-def test_a_number_out_of_range(marsnb, command):
-    r = marsnb(*command)
+def test_a_number_out_of_range(inside, command):
+    r = inside(*command)
     assert r.returncode == 2 and command[-2] in r.stderr and 'Invalid value' in r.stderr and 'Traceback' not in r.stderr, r.stderr
 
 

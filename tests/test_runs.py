@@ -1,5 +1,5 @@
 "From recipe to record through papermill: from the record alone, the same after a kill; and predictions from what a run leaves."
-import json, os, shutil, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, time
 
 import nbformat
 import numpy as np

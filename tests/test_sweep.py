@@ -1,5 +1,5 @@
 "Sweeps with real processes: a killed worker, a killed sweep, a killed kernel, an interrupt, two at once, a failing run, a full disk. Nothing is lost, nothing is done twice, and the figures are those of plain papermill. `make test` has one interrupt and one kill; `make soak` the others."
-import contextlib, json, os, re, resource, signal, subprocess, sys, time
+import contextlib, json, os, resource, signal, subprocess, time
 
 import nbformat
 import psutil
@@ -187,10 +187,10 @@ def test_a_full_disk(mars, tmp_path, kilobytes, whole):
 
 @pytest.mark.parametrize('text, words', [('recipe: [hendrix/*]', 'did you mean recipes?'), ('recipes: [hendrix/flagshp]', 'did you mean hendrix/flagship?'), ('recipes: [hendrix/flagship]\noverrides: [{epohcs: 3}]', 'did you mean epochs?'),
                                          ('recipes: [c.yml]', 'no such file'), ('a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a]\nrecipes: [*b, *b]', 'unknown key a'), ('!!python/object/apply:os.system [touch x]', 'not YAML')])
-def test_a_bad_sweep(marsnb, tmp_path, text, words):
+def test_a_bad_sweep(inside, tmp_path, text, words):
     (tmp_path/'s.yml').write_text(text)
     (tmp_path/'c.yml').write_text('{team: hendrix, row: flagship, members: [hendrix/flagshp]}')
-    r = marsnb('sweep', 's.yml')
+    r = inside('sweep', 's.yml')
     assert r.returncode == 2 and words in r.stderr and len(r.stderr.strip().splitlines()) == 1, r.stderr
     assert not (tmp_path/'runs').exists() and not (tmp_path/'x').exists()
 
