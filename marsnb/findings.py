@@ -8,7 +8,8 @@ __all__ = ['COLOURS', 'BASELINES', 'COLUMNS', 'LIKE', 'LEADERBOARD', 'SHIPPED', 
            'like', 'beside', 'showcase', 'per_class', 'confusion', 'remark', 'team_tables', 'team_elsewhere',
            'team_classes', 'front', 'plot_cost', 'cost', 'ideas', 'plot_ideas', 'base', 'gains', 'model_card',
            'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand', 'examples', 'plot_tiles', 'failures', 'compared',
-           'split', 'tally', 'overview', 'details', 'certainty', 'narrowed', 'on_top', 'lead', 'rarest', 'summary']
+           'split', 'tally', 'overview', 'details', 'certainty', 'narrowed', 'on_top', 'lead', 'rarest', 'also',
+           'summary']
 
 # %% ../nbs/12b_findings.ipynb #010bb44a
 import functools, html, json, re, textwrap
@@ -417,8 +418,9 @@ def split(judged):
 
 def tally(judged):
     "How many claims hold, do not, only seem so, are not decided or not measured yet, as a sentence."
-    many = dict(zip(verdicts.WORDS, ('hold', 'do not hold', 'seem to hold', 'seem not to hold', 'are not decided', 'are not measured yet')))
-    said = [f'{n} {many[w]}' for w in verdicts.WORDS if (n := sum(j.verdict == w for j in judged))]
+    many = ('hold', 'do not hold', 'seem to hold', 'seem not to hold', 'are not decided', 'are not measured yet')
+    one = (*verdicts.WORDS[:4], 'is not decided', 'is not measured yet')
+    said = [f'{n} {one[i] if n == 1 else many[i]}' for i, w in enumerate(verdicts.WORDS) if (n := sum(j.verdict == w for j in judged))]
     return f'Of {len(judged)} claims {", ".join(said)}.'
 
 def overview(judged):
@@ -481,13 +483,19 @@ def rarest(rows, records):
     best, none = verdicts.row_of(records, *rows.loc[0, ['team', 'row']]), (rows['big rock'] < NONE).sum()
     return f'Big rock. Of the best system: {rocks(best)}; {none} of {len(rows)} rows find next to none (IoU below {NONE}).'
 
-def summary(records, judged):
-    "What was found and how sure that is, in a few sentences of Markdown, from `records` of one suite and the `judged` claims alone."
+def _called(r): return f'{plain(title(r.team, r.row))} ({r.value:.3f}{", " + span(r.low, r.high) if not np.isnan(r.low) else ""})'
+
+def also(records):
+    "A sentence on which of the `records` of a further suite is best."
+    rows, profile = standing(records), profile_of(records.suite.iloc[0])
+    return f' In profile {plain(profile)}, with about {recipes.PROFILES[profile].passes:,} tiles a run, the best of {len(rows)} is {_called(rows.iloc[0])}.' + lead(rows, records) if profile in recipes.PROFILES and len(rows) > 1 else ''
+
+def summary(records, judged, others=()):
+    "What was found and how sure that is, in a few sentences of Markdown, from `records` of one suite, the `judged` claims and the records of the suites `others` alone."
     rows, suite = standing(records), records.suite.iloc[0]
     best, theirs = rows.iloc[0], rows[rows.team != 'beyond']
-    called = lambda r: f'{plain(title(r.team, r.row))} ({r.value:.3f}{", " + span(r.low, r.high) if not np.isnan(r.low) else ""})'
-    found = f'Of {len(rows)} systems, each of whose networks was trained with equally many tile passes, best on test tiles is {called(best)}: mean IoU of the four terrains{", with its 95 % interval" if not np.isnan(best.low) else ""}.' + lead(rows, records)
-    if best.team == 'beyond' and len(theirs): found += f' {"The only one by a team" if len(theirs) == 1 else f"Of the {len(theirs)} by the teams it"} is {called(theirs.iloc[0])}.'
-    found += narrowed(records)
+    found = f'Of {len(rows)} systems, each of whose networks was trained with equally many tile passes, best on test tiles is {_called(best)}: mean IoU of the four terrains{", with its 95 % interval" if not np.isnan(best.low) else ""}.' + lead(rows, records)
+    if best.team == 'beyond' and len(theirs): found += f' {"The only one by a team" if len(theirs) == 1 else f"Of the {len(theirs)} by the teams it"} is {_called(theirs.iloc[0])}.'
+    found += narrowed(records) + ''.join(map(also, others))
     if not on_mars(suite): found = f'Nothing about Mars yet: {len(rows)} systems ran from data to page, which shows that the report works. ' + found
     return f'**The data.** {plain(describe(suite))}\n\n**What was found.** {found} {tally(judged)} [The verdicts](claims), [all rows](compare), [what it costs](cost).\n\n**What is hard.** {rarest(rows, records)}\n\n**How sure.** {certainty(rows)}'
