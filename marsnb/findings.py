@@ -74,6 +74,7 @@ def to_best(rows, records):
     best, *others = (verdicts.row_of(records, r.team, r.row) for r in rows.itertuples())
     return [None] + [verdicts.difference(own, best) for own in others]
 
+# %% ../nbs/12b_findings.ipynb #74d03218
 def elsewhere(everything, records):
     "The suites among the records `everything` on the data of `records` (one suite), but in other profiles: rows as their recipes say."
     return [own for s, own in comparable(everything).groupby('suite', sort=False) if s != records.suite.iloc[0] and data_of(s) == data_of(records.suite.iloc[0])]
@@ -87,6 +88,7 @@ def _in_profile(records, more=''):
     profile = profile_of(records.suite.iloc[0])
     return Markdown(f'## In profile {plain(profile)}\n\n{afforded(profile)} {more}')
 
+# %% ../nbs/12b_findings.ipynb #c223cb29
 def ladder(rows, records):
     "The table `rows` of `standing` for a page, with each row's difference to the best one."
     value, low, high, *_ = zip(*(d or [np.nan] * 5 for d in to_best(rows, records)))
@@ -452,6 +454,7 @@ def certainty(rows):
     chance = 'Every row was run once, so small differences between rows may be the luck of one training, which no interval here knows.' if n.max() == 1 else f'Rows were run with {n.min()} to {n.max()} seeds, each with a split of its own.' if n.min() < n.max() else f'Every row was run with {n.max()} seeds, each with a split of its own.'
     return chance + ('' if np.isnan(width) else f' The figure of a row is known to about {width:.3f} either way (95 %, over rover stops{" and seeds" if n.max() > 1 else ""}); differences on the same tiles more closely.')
 
+# %% ../nbs/12b_findings.ipynb #8effe1dc
 def narrowed(records):
     "A sentence on how many rows of the teams in `records` (one suite) have narrower networks than their reports say, and how much, and on our flagship; nothing where none has."
     times = {(r.team, r.row): _times(runs.read(r.path)['recipe']) for r in records.itertuples()}
@@ -466,6 +469,7 @@ def _times(recipe):
     except (MarsError, TypeError): return 1  # of another version
     return max(r.widths[0] / recipes.widths(r)[0] for r in ([made] if recipes.trains(made) else recipes.members(made)))
 
+# %% ../nbs/12b_findings.ipynb #1bcd7550
 def on_top(rows, records):
     "The share of the resamples in which the best of `rows` stands above every other one that it shares tiles with."
     return float(np.mean(np.max([d.draws for d in to_best(rows, records)[1:] if d is not None and d.draws is not None], 0) < 0))
@@ -483,6 +487,7 @@ def rarest(rows, records):
     best, none = verdicts.row_of(records, *rows.loc[0, ['team', 'row']]), (rows['big rock'] < NONE).sum()
     return f'Big rock. Of the best system: {rocks(best)}; {none} of {len(rows)} rows find next to none (IoU below {NONE}).'
 
+# %% ../nbs/12b_findings.ipynb #b1f0d984
 def _called(r): return f'{plain(title(r.team, r.row))} ({r.value:.3f}{", " + span(r.low, r.high) if not np.isnan(r.low) else ""})'
 
 def also(records):

@@ -87,7 +87,8 @@ PROFILES = {'quick': Profile(8, 3_000, mixed=False), 'survey': Profile(8, 20_000
 # %% ../nbs/11_recipes.ipynb #fb1d21c3
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
 NUMBERS = ('widths', 'class_weights', 'member_weights', 'deep')
-BOUNDS = (*((k, lambda v: 0 < v < 1, 'above 0 and below 1') for k in ('val', 'test')), ('share', lambda v: 0 < v <= 1, 'above 0 and at most 1'), ('lr', lambda v: v > 0, 'above 0'), ('ema', lambda v: 0 <= v < 1, 'from 0 to below 1'), ('weights_cap', lambda v: v >= 0, '0 or more'))
+BOUNDS = (('val', lambda v: 0 < v < 1, 'above 0 and below 1'), ('test', lambda v: 0 < v < 1, 'above 0 and below 1'), ('share', lambda v: 0 < v <= 1, 'above 0 and at most 1'),
+          ('lr', lambda v: v > 0, 'above 0'), ('ema', lambda v: 0 <= v < 1, 'from 0 to below 1'), ('weights_cap', lambda v: v >= 0, '0 or more'))
 NEEDS = {'weights_cap': 'weights_from', 'member_weights': 'members', 'consistency': 'ema'}
 WORDS = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', list: 'a list', dict: 'a mapping'}
 
@@ -118,11 +119,16 @@ def make(values, where='recipe'):
     if recipe.devices < 1 or recipe.batch % recipe.devices: raise MarsError(f'{where}: batch ({recipe.batch}) must be a multiple of devices ({recipe.devices})')
     if recipe.batch < 1: raise MarsError(f'{where}: batch must be at least 1')
     if len(recipe.class_weights) != N_CLASSES or min(recipe.class_weights) < 0 or not any(recipe.class_weights): raise MarsError(f'{where}: class_weights must be {N_CLASSES} numbers from 0 up, not all of them 0')
+    _within(recipe, where)
+    return recipe
+
+# %% ../nbs/11_recipes.ipynb #96093618
+def _within(recipe, where='recipe'):
+    "Raises `MarsError` where a number of `recipe` is out of its `BOUNDS`, or a field is set that does nothing without another."
     for k, good, words in BOUNDS:
         if not good(getattr(recipe, k)): raise MarsError(f'{where}: {k} must be {words}, not {getattr(recipe, k)}')
     for k, needs in NEEDS.items():
         if getattr(recipe, k) and not getattr(recipe, needs): raise MarsError(f'{where}: {k} does nothing without {needs}; set that too, or leave it out')
-    return recipe
 
 # %% ../nbs/11_recipes.ipynb #d777d8b9
 MOST = 100_000  # characters of a recipe, and values in it once aliases are written out
@@ -341,12 +347,16 @@ def _parts(recipe, tiles, groups, steps):
     train = _left(parts.train, [f for f in steps if f not in before], tiles)
     return parts._replace(train=train if recipe.share == 1 else _some(train, tiles.masks, recipe.share, recipe.seed))
 
+# %% ../nbs/11_recipes.ipynb #a772920c
 def _check_training(recipe):
     "Raises `MarsError` where what steers the training of `recipe`, or what is done with its network, is not known or does not work on an empty tile: before hours are spent."
     from marsnb import augment, losses, train
+    _within(recipe)
     empty = np.zeros((1, *TILE, 1), np.float32)
-    with _in_a_line('tta'): [back(there(empty)) for there, back in views(recipe)]
-    with _in_a_line('post'): [f(np.zeros((1, *TILE), np.uint8), empty[..., 0]) for f in post(recipe)]
+    with _in_a_line('tta'):
+        for there, back in views(recipe): back(there(empty))
+    with _in_a_line('post'):
+        for f in post(recipe): f(np.zeros((1, *TILE), np.uint8), empty[..., 0])
     precision(recipe), pretraining(recipe), pseudo(recipe)
     if recipe.member_weights and (len(recipe.member_weights) != len(recipe.members) or min(recipe.member_weights) < 0 or not any(recipe.member_weights)): raise MarsError(f'member_weights: {len(recipe.members)} numbers from 0 up are expected, one a member, not {recipe.member_weights!r:.60}')
     if not trains(recipe): return
@@ -362,9 +372,10 @@ def _check_training(recipe):
     for key in 'reduce', 'stop', 'adaptive', 'schedule_args':
         for k, v in getattr(recipe, key).items():
             if k != 'monitor' and type(v) not in (int, float): raise MarsError(f'{key}: {k} must be a number, not {v!r:.60}')
-    if recipe.reduce and schedule is not train.constant: raise MarsError(f'reduce works with schedule constant, not {recipe.schedule}; leave one of them out')
+    train._steady(recipe.reduce, schedule)
     if unknown := set(recipe.consistency) - {'augment', 'weight', 'confidence'}: raise MarsError(f'consistency: augment, weight and confidence are known, not {min(unknown)!r:.60}')
 
+# %% ../nbs/11_recipes.ipynb #ccbfeb34
 def prepare(recipe):
     "The `Prepared` of `recipe`: tiles cleaned and split, training masks refined, training tiles enlarged or drawn from, no more of them than training will show. Raises `MarsError` for anything in the recipe that training would trip over later."
     from marsnb import balance, clean, data, splits
@@ -381,6 +392,7 @@ def prepare(recipe):
     for f in balancing: images, masks, ids = f(images, masks, ids, recipe.seed, most)
     return Prepared(tiles, parts, groups, images, masks, ids)
 
+# %% ../nbs/11_recipes.ipynb #f22fb4e8
 def trains(recipe):
     "Whether `recipe` trains a network of its own: an ensemble does not, unless its members do nothing but label tiles for one."
     return not recipe.members or bool(recipe.pseudo)

@@ -136,6 +136,7 @@ def comparable(records):
     first = suites(records)[0]
     return pd.concat([main(records[records.suite == s]) for s in suites(records) if data_of(s) == data_of(first) and on_mars(s) == on_mars(first)])
 
+# %% ../nbs/12_report.ipynb #b613ae87
 def as_trained(recipe):
     "The `recipe` of a record with the widths that its network had in training, which its profile may have narrowed."
     try: made = recipes.make(recipe)

@@ -326,7 +326,7 @@ def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimi
     `schedule`: one of `SCHEDULES`; `reduce`: arguments of `plateau`; `stop`: those of `early`; `adaptive`: arguments of `losses.adaptive`, by which the model's class
     weights follow each epoch's validation; `settle`: batches of 32 tiles, an epoch at most, by which running means settle before each validation (see `Settled`); `path`: file for the state, from which an interrupted run goes on, written at most every `every` seconds (default 20, or what
     MARSNB_SAVE_SECONDS says); `jit`: do the steps of an epoch in one go (default: on a GPU and under JAX), compiled by XLA, which Keras leaves out under TensorFlow where operations are to be deterministic; `callbacks`: more of Keras' own."""
-    if reduce and schedule is not constant: raise MarsError(f'reduce works with schedule constant, not {schedule.__name__}; leave one of them out')
+    _steady(reduce, schedule)
     rows = order(parts.train if ids is None else ids, epochs, batch, seed, size)
     steps = rows.shape[1] // batch
     rate = schedule(lr, epochs * steps, **(schedule_args or {}))
@@ -350,6 +350,10 @@ def _settles(model, rows, jit):
     settled = Settled(model)
     settled.compile(jit_compile=jit, steps_per_execution=rows.shape[1] // 32 if jit else 1)
     return lambda epoch: settled.predict(model.feed(rows[epoch], 32), batch_size=32, verbose=0)
+
+def _steady(reduce, schedule):
+    "Raises `MarsError` where a plateau would reduce a learning rate that has a schedule of its own."
+    if reduce and schedule is not constant: raise MarsError(f'reduce works with schedule constant, not {schedule.__name__}; leave one of them out')
 
 def _optimizer(name, rate, args):
     "The Keras optimizer `name` with the learning rate `rate`, a number or a schedule, and its other arguments `args`."

@@ -118,6 +118,7 @@ def difference(a, b, metric='miou'):
     each = tuple(float(f(x) - f(y)) for x, y in zip(a['test confusion'], b['test confusion']))
     return Difference(float(f(pooled(a)) - f(pooled(b))), *middle(values), len(a), values, each)
 
+# %% ../nbs/12a_verdicts.ipynb #55964dab
 SAME = .02  # a gain no greater than this counts as none
 
 def probability(d, sign):
@@ -208,6 +209,7 @@ def _compared(claim, pair, size, d):
 
 def _differences(claim, records): return [difference(row_of(records, *a), row_of(records, *b), claim.metric) for a, b in claim.rows]
 
+# %% ../nbs/12a_verdicts.ipynb #a723245d
 def judge(claim, records):
     "A table with a row for each comparison of `claim`, as `records` (one suite) have it."
     found = []
@@ -216,6 +218,7 @@ def judge(claim, records):
         found.append({'verdict': _said(d, p, records, by_seeds(d, claim.sign)), 'probability': p} | _compared(claim, pair, size, d))
     return pd.DataFrame(found)
 
+# %% ../nbs/12a_verdicts.ipynb #ab154d9f
 def same_order(claim, records):
     "The table of a `claim` that two pairs of rows come in the same order, as `records` (one suite) have it: how probable both differences have one sign."
     pairs = _differences(claim, records)
@@ -259,6 +262,7 @@ def _ordered(claim, records):
     return pd.DataFrame([{'verdict': _said(order, p, records, p), 'probability': p, 'figure': 'Kendall\'s tau', 'expected': 'above 0' if claim.sign > 0 else '0 or less',
                           'value': order.tau, 'low': order.low, 'high': order.high, 'rows': order.rows}])
 
+# %% ../nbs/12a_verdicts.ipynb #3aaa318c
 JUDGES = {'': judge, 'same_order': same_order, 'validation_predicts_test': _ordered}
 PAIRS = {'same_order': 2, 'validation_predicts_test': 0}  # of rows; other claims have one or more
 

@@ -1,5 +1,5 @@
 "What crosses notebooks: the command line, papermill, the book, a browser. Notebooks test themselves."
-import os, signal, subprocess, sys, warnings
+import os, shutil, signal, subprocess, sys, warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,7 +44,7 @@ def inside(tmp_path, monkeypatch, capfd):
     "As `marsnb`, but in this process, which need not import everything first."
     from marsnb import cli, runs
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv('MARSNB_DATA', raising=False)
+    monkeypatch.setenv('MARSNB_DATA', '')  # so that what a command sets goes with the test
     monkeypatch.setattr(runs, 'RUNS', tmp_path/'runs'); monkeypatch.setattr(runs, 'BOOK_RUNS', tmp_path/'runs')
     def run(*args):
         monkeypatch.setattr(sys, 'argv', ['marsnb', *map(str, args)])
@@ -54,6 +54,14 @@ def inside(tmp_path, monkeypatch, capfd):
         assert not said, said
         return SimpleNamespace(returncode=code, **dict(zip(('stdout', 'stderr'), capfd.readouterr())))
     return run
+
+
+def copied(to, *names, without=()):
+    "The folder `to` with copies of files and folders of the project, but for what was built and what is called one of `without`."
+    for name in names:
+        if (ROOT/name).is_dir(): shutil.copytree(ROOT/name, to/name, ignore=shutil.ignore_patterns('__pycache__', '_build', '.ipynb_checkpoints', *without))
+        else: shutil.copy(ROOT/name, to/name)
+    return to
 
 
 def tracked(pattern):

@@ -1,10 +1,10 @@
 "The built report in a browser: every page opens, nothing leaves the machine, pictures load, the confusion matrix is legible on a phone."
-import os, re, shutil, subprocess
+import os, re, subprocess
 
 import pytest
 
 from browsing import chromium, complaints, pages, visit, without_alternative
-from conftest import BIN, ROOT
+from conftest import BIN, ROOT, copied
 
 ROWS = ['hendrix/baseline_no_aug', 'los_pinguinos/first']  # two of the default rows: enough to see every kind of page
 
@@ -25,9 +25,7 @@ def files(clone): return {p: p.read_bytes() for p in sorted(clone.rglob('*')) if
 @pytest.fixture(scope='module')
 def html(tmp_path_factory):
     "The report of two rows, trained for an epoch in a clone."
-    clone = tmp_path_factory.mktemp('clone')/'marsnb'
-    for name in ('marsnb', 'nbs', 'book'): shutil.copytree(ROOT/name, clone/name, ignore=shutil.ignore_patterns('__pycache__', '_build', '.ipynb_checkpoints'))
-    for name in ('requirements.lock', 'pyproject.toml', 'settings.ini'): shutil.copy(ROOT/name, clone/name)
+    clone = copied(tmp_path_factory.mktemp('clone')/'marsnb', 'marsnb', 'nbs', 'book', 'requirements.lock', 'pyproject.toml', 'settings.ini')
     for row in ROWS:
         with open(clone/'nbs'/'experiments'/'recipes'/f'{row}.yml', 'a') as f: f.write('epochs: 1\n')
     before = files(clone)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import made_up
-from conftest import BIN, ROOT
+from conftest import BIN, copied
 from marsnb.data import save, synthetic
 from test_convert import unprivileged
 from test_sweep import TINY, alive, holder, records, until
@@ -49,9 +49,7 @@ def hit(p, number, victim=None):
 @pytest.fixture(scope='module')
 def clone(tmp_path_factory):
     "A clone with made-up records and one notebook, its report built."
-    d = tmp_path_factory.mktemp('clone')/'marsnb'
-    for name in ('marsnb', 'nbs/experiments', 'book'): shutil.copytree(ROOT/name, d/name, ignore=shutil.ignore_patterns('__pycache__', '_build', 'runs'))
-    for name in ('nbs/00_core.ipynb', 'requirements.lock', 'pyproject.toml'): shutil.copy(ROOT/name, d/name)
+    d = copied(tmp_path_factory.mktemp('clone')/'marsnb', 'marsnb', 'nbs/experiments', 'book', 'nbs/00_core.ipynb', 'requirements.lock', 'pyproject.toml', without=['runs'])
     made_up.suite(d/'book'/'runs', rows=6)
     ended(book(d), 0)
     return d
