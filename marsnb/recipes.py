@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'BOUNDS', 'NEEDS', 'WORDS', 'MOST', 'RECIPES', 'PRECISIONS', 'Recipe', 'Profile',
            'make', 'read_yaml', 'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'processor',
-           'bfloat16_processor', 'widths', 'build', 'class_weights', 'loss', 'augmentation', 'views', 'post', 'members',
-           'Prepared', 'prepare', 'trains', 'epochs', 'pseudo', 'pretraining']
+           'bfloat16_processor', 'widths', 'build', 'class_weights', 'loss', 'augmentation', 'views', 'post', 'trains',
+           'members', 'Prepared', 'prepare', 'epochs', 'pseudo', 'pretraining']
 
 # %% ../nbs/11_recipes.ipynb #19e4a60a
 import contextlib, dataclasses, functools, hashlib, inspect, json, math, platform, re
@@ -304,15 +304,19 @@ def post(recipe):
 
 def _split(recipe): return recipe.seed if recipe.split < 0 else recipe.split
 
+def trains(recipe):
+    "Whether `recipe` trains a network of its own: an ensemble does not, unless its members do nothing but label tiles for one."
+    return not recipe.members or bool(recipe.pseudo)
+
 def members(recipe, above=()):
-    "The recipes of the members of the ensemble `recipe`: same data, split, profile and place. Raises `MarsError` where one is missing or contains itself."
-    out = []
+    "The recipes of the members of the ensemble `recipe`: same data, split, profile and place, and its `epochs` and `width` where it says them and has no use for them itself. Raises `MarsError` where one is missing or contains itself."
+    out, said = [], {} if trains(recipe) else {k: v for k in ('epochs', 'width') if (v := getattr(recipe, k))}
     for entry in recipe.members:
         entry = entry if isinstance(entry, dict) else {'recipe': entry}
         name = str(entry.get('recipe'))
         if set(entry) - {'recipe', 'seed'} or not re.fullmatch(r'[a-z0-9_]+/[a-z0-9_]+', name): raise MarsError(f'members: {entry!r:.80}; write team/row or {{recipe: team/row, seed: 1}}')
         if name in above: raise MarsError(f'members: {name} is a member of itself')
-        same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out', 'val', 'test')} | {'seed': entry.get('seed', recipe.seed), 'split': _split(recipe)}
+        same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out', 'val', 'test')} | {'seed': entry.get('seed', recipe.seed), 'split': _split(recipe)} | said
         out.append(make(dataclasses.asdict(load(RECIPES/f'{name}.yml')) | same | ({'split': -1} if same['seed'] == same['split'] else {}), name))
         members(out[-1], (*above, name))
     return out
@@ -393,10 +397,6 @@ def prepare(recipe):
     return Prepared(tiles, parts, groups, images, masks, ids)
 
 # %% ../nbs/11_recipes.ipynb #f22fb4e8
-def trains(recipe):
-    "Whether `recipe` trains a network of its own: an ensemble does not, unless its members do nothing but label tiles for one."
-    return not recipe.members or bool(recipe.pseudo)
-
 def epochs(recipe, n_train):
     "Epochs to train on `n_train` tiles: as the recipe says, else as many as the profile's tile passes allow; unlabelled tiles count as well, and each of two trainings has half, pre-training its share; what the members of an ensemble took counts as theirs."
     passes = PROFILES[recipe.profile].passes / (2 if recipe.consistency or recipe.pseudo and not recipe.members else 1)

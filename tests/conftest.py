@@ -23,10 +23,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    "A file stays in one process, so that its fixtures are made once; notebooks share none, each goes where there is room."
+    "A file stays in one process, so that its fixtures are made once; notebooks and long soaks share none, each goes where there is room."
     from xdist.scheduler import LoadFileScheduling
     class ByFile(LoadFileScheduling):
-        def _split_scope(self, nodeid): return nodeid if 'test_notebooks' in nodeid else super()._split_scope(nodeid)
+        def _split_scope(self, nodeid): return nodeid if 'test_notebooks' in nodeid or 'test_soak' in nodeid else super()._split_scope(nodeid)
     return ByFile(config, log)
 
 

@@ -1,5 +1,5 @@
 "The built report in a browser: every page opens, nothing leaves the machine, pictures load, the confusion matrix is legible on a phone."
-import os, re, subprocess
+import os, re, shutil, subprocess
 
 import pytest
 
@@ -24,10 +24,12 @@ def files(clone): return {p: p.read_bytes() for p in sorted(clone.rglob('*')) if
 
 @pytest.fixture(scope='module')
 def html(tmp_path_factory):
-    "The report of two rows, trained for an epoch in a clone."
+    "The report of two rows, trained for an epoch in a clone, and of the committed records of the first of them."
     clone = copied(tmp_path_factory.mktemp('clone')/'marsnb', 'marsnb', 'nbs', 'book', 'requirements.lock', 'pyproject.toml', 'settings.ini')
+    for row in (clone/'book'/'runs').glob('*/*/*'):
+        if '/'.join(row.parts[-2:]) != ROWS[0]: shutil.rmtree(row)
     for row in ROWS:
-        with open(clone/'nbs'/'experiments'/'recipes'/f'{row}.yml', 'a') as f: f.write('epochs: 1\n')
+        with open(clone/'nbs'/'experiments'/'recipes'/f'{row}.yml', 'a') as f: f.write('epochs: 1\nshare: .2\n')
     before = files(clone)
     report(clone)
     assert files(clone) == before, 'the report must leave committed files alone'

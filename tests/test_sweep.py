@@ -152,6 +152,7 @@ def test_short_of_memory_then_told_to_end(sweep, plain, tmp_path):
     assert records(tmp_path)[0]['result'] == plain[0] and not list(tmp_path.rglob('state-*'))
 
 
+@pytest.mark.soak
 def test_two_sweeps_at_once(sweep, tmp_path):
     ps = [sweep([0, 1], '--workers', 1) for _ in range(2)]
     seen = {}
