@@ -27,7 +27,7 @@ def gpus():
     return {name: min(gb) for name in map(str.strip, allowed.split(',')) if (gb := known(name))}
 
 # %% ../nbs/11b_page.ipynb #04990f18
-PRELOADED = ['keras', 'ipykernel.kernelapp', 'marsnb.clean', 'marsnb.infer', 'marsnb.models.all', 'marsnb.report', 'marsnb.splits', 'marsnb.train']
+PRELOADED = ['keras', 'ipykernel.kernelapp', 'marsnb.clean', 'marsnb.infer', 'marsnb.models.all', 'marsnb.report', 'marsnb.splits', 'marsnb.train', 'seaborn']
 
 @contextlib.contextmanager
 def noise_to(log):
