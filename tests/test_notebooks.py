@@ -20,7 +20,7 @@ def tested(path, flags, log):
 @pytest.mark.parametrize('path', [p for p in tracked('nbs/*.ipynb') if 'experiments' not in p.parts], ids=lambda p: p.stem)
 def test_notebook(path, tmp_path, flags=''):
     p = page.start(tested, str(path), flags, str(tmp_path/'said'))
-    p.join(600)
+    p.join(600); p.kill()
     assert p.exitcode == 0, (tmp_path/'said').read_text()[-3000:]
 
 
