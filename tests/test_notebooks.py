@@ -7,7 +7,7 @@ from conftest import ROOT, tracked
 from marsnb import page
 
 
-def tested(path, flags, log):
+def executed(path, flags, log):
     "What the process of a notebook does: `nbdev_test`, on the synthetic Mars, since the real file has tests of its own; what it says goes to `log`."
     said = os.open(log, os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2): os.dup2(said, stream)
@@ -19,7 +19,7 @@ def tested(path, flags, log):
 
 @pytest.mark.parametrize('path', [p for p in tracked('nbs/*.ipynb') if 'experiments' not in p.parts], ids=lambda p: p.stem)
 def test_notebook(path, tmp_path, flags=''):
-    p = page.start(tested, str(path), flags, str(tmp_path/'said'))
+    p = page.start(executed, str(path), flags, str(tmp_path/'said'))
     p.join(600); p.kill()
     assert p.exitcode == 0, (tmp_path/'said').read_text()[-3000:]
 
