@@ -302,6 +302,7 @@ def post(recipe):
     from marsnb import infer
     return list(_steps(recipe.post, infer.POST, 2, 'post-processing'))
 
+# %% ../nbs/11_recipes.ipynb #9ae3b764
 def _split(recipe): return recipe.seed if recipe.split < 0 else recipe.split
 
 def trains(recipe):

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from conftest import BIN, ROOT
-from marsnb.core import data_path
 from marsnb.data import load, save, synthetic
 
 TEMPLATE = ROOT/'nbs'/'experiments'/'train.ipynb'
@@ -80,13 +79,13 @@ def test_predict(run, mars, tmp_path):
     assert np.array_equal(np.array(rows[4].split(',')[1:], int).reshape(64, 128), p[4])
 
 
-def test_paths_are_those_of_the_user(marsnb, mars, tmp_path, monkeypatch):
+def test_paths_are_those_of_the_user(marsnb, mars, tmp_path):
     shutil.copy(mars, tmp_path/'mars.npz')
-    (tmp_path/'r.yml').write_text('{team: scratch, row: here, data: mars.npz, out: results, clean: [], widths: [2], epochs: 1}')
-    assert (r := marsnb('train', 'r.yml')).returncode == 0, r.stderr
-    assert len(list((tmp_path/'results'/'mars-quick').rglob('record.json'))) == 1
-    monkeypatch.setenv('MARSNB_DATA', 'mars.npz'); monkeypatch.chdir(tmp_path)
-    assert data_path() == tmp_path/'mars.npz', 'which is what kernels are told'
+    about = 'team: scratch, row: here, out: results, clean: [], widths: [2], epochs: 1'
+    (tmp_path/'named.yml').write_text(f'{{{about}, data: mars.npz}}')
+    (tmp_path/'meant.yml').write_text(f'{{{about}, lr: 0.1}}')
+    for r in (marsnb('train', 'named.yml'), marsnb('train', 'meant.yml', MARSNB_DATA='mars.npz')): assert r.returncode == 0, r.stderr
+    assert len(list((tmp_path/'results'/'mars-quick').rglob('record.json'))) == 2
 
 
 @pytest.mark.real
