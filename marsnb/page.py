@@ -139,7 +139,8 @@ def _client(about, process):
     client = AsyncKernelClient()
     client.load_connection_info(about)
     async def alive(): return process.is_alive()
-    client.is_alive = client._async_is_alive = alive  # which else ask for a heartbeat, and that may be late on a busy machine
+    client.is_alive = client._async_is_alive = alive  # which else ask for a heartbeat, and that may be late on a busy machine;
+    client.start_channels = functools.partial(client.start_channels, hb=False)  # its thread, told to end before it is at work, would never do so
     try: yield client
     finally: client.stop_channels()  # nbclient leaves that, and the threads and files of each, to who made the client
 
