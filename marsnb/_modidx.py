@@ -713,6 +713,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'marsnb.verdicts.Order': ('verdicts.html#order', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts._compared': ('verdicts.html#_compared', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts._differences': ('verdicts.html#_differences', 'marsnb/verdicts.py'),
+                                 'marsnb.verdicts._first': ('verdicts.html#_first', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts._judged': ('verdicts.html#_judged', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts._ordered': ('verdicts.html#_ordered', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts._pair': ('verdicts.html#_pair', 'marsnb/verdicts.py'),
