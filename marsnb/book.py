@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BOOK', 'PAGES', 'EXPERIMENTS', 'PICTURES', 'SAID', 'HIDDEN', 'CODE', 'LIBRARY', 'TAGS', 'ATTRIBUTES', 'WITH_US',
-           'digest_of', 'put', 'slug', 'run_cell', 'shown', 'executed', 'read_page', 'sayings', 'called', 'above',
+           'digest_of', 'put', 'run_cell', 'shown', 'executed', 'read_page', 'sayings', 'called', 'above',
            'alternatives', 'chapter', 'page', 'forget', 'toc', 'surroundings', 'summary_pages', 'run_page', 'run_pages',
            'data_page', 'stage', 'contents', 'guarded', 'said_of', 'guard', 'restrict', 'scripts', 'of_contents',
            'setup', 'render', 'instead', 'build']
@@ -25,7 +25,7 @@ from sphinx import addnodes
 
 from . import core, evaluate, findings, metrics, recipes, report, runs, verdicts
 from .core import ROOT, atomic
-from .report import plain
+from .report import place, plain, slug
 
 # %% ../nbs/12c_book.ipynb #d42a007a
 BOOK = ROOT/'book'
@@ -46,11 +46,6 @@ def put(path, content):
     if not path.exists() or path.read_bytes() != content:
         with atomic(path) as t: t.write_bytes(content)
     return path
-
-def slug(name):
-    "`name` as part of a file name and an address: unchanged if it is harmless, else with a fingerprint instead of what is not."
-    safe = re.sub(r'[^A-Za-z0-9_-]+', '-', str(name))
-    return safe if safe == str(name) else f'{safe[:40]}-{digest_of(name)[:6]}'
 
 # %% ../nbs/12c_book.ipynb #fff5991e
 def run_cell(source, names):
@@ -208,7 +203,7 @@ def run_pages(table, out, kept):
     found = []
     for (suite, team, row), own in table.groupby(['suite', 'team', 'row'], sort=False):
         name = report.variant(own.iloc[0], table)
-        file = put(out/'runs'/slug(suite)/slug(team)/f'{slug(row)}.ipynb', run_page(own, kept, name))
+        file = put(out/f'{place(suite, team, row)}.ipynb', run_page(own, kept, name))
         found.append({'suite': suite, 'team': team, 'title': name, 'file': file})
     return pd.DataFrame(found, columns=['suite', 'team', 'title', 'file'])
 

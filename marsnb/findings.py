@@ -7,9 +7,9 @@ __all__ = ['COLOURS', 'BASELINES', 'COLUMNS', 'LIKE', 'LEADERBOARD', 'SHIPPED', 
            'plot_ladder', 'to_best', 'elsewhere', 'other_ladders', 'ladder', 'reported', 'headlines', 'as_reported',
            'like', 'beside', 'showcase', 'per_class', 'confusion', 'remark', 'team_tables', 'team_elsewhere',
            'team_classes', 'front', 'plot_cost', 'cost', 'ideas', 'plot_ideas', 'base', 'gains', 'model_card',
-           'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand', 'examples', 'plot_tiles', 'failures', 'compared',
-           'split', 'tally', 'overview', 'details', 'certainty', 'narrowed', 'on_top', 'lead', 'rarest', 'also',
-           'summary']
+           'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand', 'examples', 'plot_tiles', 'predicted', 'failures',
+           'compared', 'split', 'tally', 'overview', 'details', 'certainty', 'narrowed', 'on_top', 'lead', 'rarest',
+           'fifth', 'first_of', 'also', 'summary']
 
 # %% ../nbs/12b_findings.ipynb #010bb44a
 import functools, html, json, re, textwrap
@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from . import metrics, recipes, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, gallery, on_mars, plain, precision, profile_of, suites, tidy, title
+from .report import CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, gallery, on_mars, place, plain, precision, profile_of, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -40,7 +40,7 @@ def standing(records):
     for (team, row), own in records.groupby(['team', 'row'], sort=True):
         at, cm, alone = verdicts.level(own), verdicts.pooled(own), fastest(own)
         found.append({'team': team, 'row': row} | at._asdict() | {'score': float(metrics.score(cm))} | dict(zip(CLASSES[1:], metrics.iou(cm)[1:].tolist()))
-                     | {'parameters': int(own.parameters.mean()), 'minutes': alone.seconds / 60, 'tiles_per_second': alone.tiles_per_second, 'memory_mb': own.memory_mb.max()})
+                     | {'parameters': int(own.parameters.mean()), 'minutes': alone.seconds / 60, 'tiles_per_second': alone.tiles_per_second, 'memory_mb': own.memory_mb.max(), 'device': alone.device})
     return pd.DataFrame(found).sort_values('value', ascending=False, kind='stable', ignore_index=True)
 
 def fastest(runs):
@@ -58,13 +58,12 @@ def plot_ladder(rows, records=None):
     "The table `rows` of `standing` as a ladder: mean IoU with its interval, small points for the seeds in `records`, and beside each row its cost."
     fig, ax = plt.subplots(figsize=(5.6, 1. + .22 * len(rows)), layout='constrained')
     for i, r in enumerate(rows.itertuples()):
-        ax.barh(i, r.value, color='#e8eef4', height=.78)
         if not np.isnan(r.low): ax.plot([r.low, r.high], [i, i], color=COLOURS.get(r.team, 'black'), lw=2, alpha=.6)
         if records is not None: ax.plot(own := verdicts.row_of(records, r.team, r.row)['test miou'], [i] * len(own), '|', color=COLOURS.get(r.team, 'black'), ms=6, mew=1)
         ax.plot(r.value, i, 'o', color=COLOURS.get(r.team, 'black'), ms=5)
         ax.text(1.02, i, f'{r.value:.3f} · {r.minutes:.1f} min · {r.parameters / 1e6:.2f} M', transform=ax.get_yaxis_transform(), va='center', fontsize=8)
-    ax.set(yticks=range(len(rows)), ylim=(len(rows) - .4, -.6), xlim=(0, None), xlabel='mean IoU of the four terrains, test tiles')
-    ax.set_yticklabels(named(rows), fontsize=8.5); ax.grid(axis='x', alpha=.3); ax.set_axisbelow(True); sns.despine(ax=ax, left=True)
+    ax.set(yticks=range(len(rows)), ylim=(len(rows) - .4, -.6), xlabel='mean IoU of the four terrains, test tiles')
+    ax.set_yticklabels(named(rows), fontsize=8.5); ax.grid(alpha=.3); ax.set_axisbelow(True); sns.despine(ax=ax, left=True)
     fig.set_label(f'Ladder of {len(rows)} rows by mean IoU on the test tiles, from {named(rows)[0]} with {rows.value.iloc[0]:.3f} down to {named(rows)[-1]} with {rows.value.iloc[-1]:.3f}; the table of all rows holds every figure')
     return fig
 
@@ -81,7 +80,7 @@ def elsewhere(everything, records):
 
 def other_ladders(everything, records):
     "The ladders of the suites `elsewhere`, each under a heading: pieces of a page."
-    return [p for own in elsewhere(everything, records) for p in (_in_profile(own, certainty(standing(own))), ladder(standing(own), own))]
+    return [p for own in elsewhere(everything, records) for p in (_in_profile(own, certainty(standing(own), own)), ladder(standing(own), own))]
 
 def _in_profile(records, more=''):
     "Heading and first sentences for what the `records` of a further suite say."
@@ -112,12 +111,18 @@ def headlines(reported):
     return reported.drop_duplicates(['team', 'row'])
 
 def as_reported(reported, team):
-    "The figures of `team` as its report has them: a line a row, a column for each metric and part, with the source."
-    own = reported[reported.team == team]
-    if own.empty: return None
-    own = own.assign(column=[m if m == p else f'{m}, {p}' for m, p in zip(own.metric, own.part)], row=own.row.str.replace('_', ' '))
-    wide = own.drop_duplicates(['row', 'column']).pivot(index='row', columns='column', values='value').loc[own.row.unique(), own.column.unique()].reset_index()
-    return tidy(wide.assign(source=own.groupby('row', sort=False).source.agg(lambda s: ', '.join(dict.fromkeys(s))).to_numpy()), **{c: '{:.4f}' for c in own.column})
+    "The figures of `team` as its report has them, two tables: a line a row, a column for each metric and part; and those of single classes, a line for each metric of a row, a column a class. None where there are no such figures."
+    own = reported[reported.team == team].assign(row=lambda t: t.row.str.replace('_', ' '))
+    which = own.metric.str.extract(rf'^(\S+) ({"|".join(CLASSES)})$')
+    whole, classes = own[which[1].isna()], own.assign(metric=which[0], column=which[1])[which[1].notna()]
+    return _wide(whole.assign(column=[m if m == p else f'{m}, {p}' for m, p in zip(whole.metric, whole.part)]), ['row']), _wide(classes, ['row', 'metric', 'part'])
+
+def _wide(figures, lines):
+    "The table `figures` with a line for each of the columns `lines`, in their order."
+    if figures.empty: return None
+    of_line, columns = figures.groupby(lines, sort=False), figures.column.unique()
+    wide = figures.drop_duplicates([*lines, 'column']).pivot(index=lines, columns='column', values='value').reindex(of_line.size().index)[columns]
+    return tidy(wide.assign(source=of_line.source.agg(lambda s: ', '.join(dict.fromkeys(s)))).reset_index(), **{c: '{:.4f}' for c in columns})
 
 # %% ../nbs/12b_findings.ipynb #5a4a9981
 LIKE = {'leaderboard': 'score', 'mean IoU without background': 'miou', 'mean IoU with background': 'miou5', 'accuracy': 'accuracy_all'}
@@ -167,11 +172,12 @@ def beside(records, reported, team):
 
 # %% ../nbs/12b_findings.ipynb #6181db1c
 def showcase(records, reported, team):
-    "The row of `team` to look at class by class: the measured one with most reported figures of classes, else its best; None where nothing is measured."
+    "The row of `team` to look at class by class: the measured one with most reported figures of classes, of equals the one that was reported best; else its best; None where nothing is measured."
     own = records[records.team == team]
     if own.empty: return None
     classes = reported[(reported.team == team) & reported.row.isin(own.row) & reported.metric.map(lambda m: m.endswith(CLASSES[1:]))]
-    return classes.row.mode().iloc[0] if len(classes) else standing(own).row.iloc[0]
+    often, first = classes.row.value_counts(), headlines(reported[reported.team == team]).set_index('row').value
+    return max(often.index[often == often.max()], key=first.get) if len(classes) else standing(own).row.iloc[0]
 
 def per_class(records, reported, team, row):
     "Each terrain's precision, recall, F1 and IoU of the row, measured on test, and reported where it was; beside what was reported of validation, that of validation."
@@ -196,7 +202,7 @@ def confusion(cm, name):
 # %% ../nbs/12b_findings.ipynb #bd0a814c
 def remark(records, reported, team):
     "What a reader of the page of `team` must know about its figures: of those columns that the page has."
-    if not (reported.team == team).any(): return 'These rows stand behind no report of the five: *flagship* is ours, the others are systems published elsewhere, made again here.'
+    if team not in BASELINES: return 'These rows stand behind no report of the five: *flagship* is ours, the others are systems published elsewhere, made again here' + ('; what they reached on the course\'s leaderboard stands beside what they reach here, in fewer tile passes and where a profile narrows networks with narrower ones.' if (reported.team == team).any() else '.')
     shown, base = set(beside(records, reported, team)), plain(title(team, BASELINES.get(team, '')).partition(': ')[2])
     said = ['The reported figures were measured on the course\'s file, those measured here on the test tiles of the file named above.']
     if 'difference' in shown: said += ['A difference is shown where the metric is the same.']
@@ -209,8 +215,8 @@ def remark(records, reported, team):
 
 def team_tables(records, reported, team):
     "What was reported, and that beside what was measured: pieces of the page of `team`."
-    theirs = as_reported(reported, team)
-    return ([Markdown('## As reported'), theirs] if theirs is not None else []) + [Markdown('## Reported and measured' if theirs is not None else '## Measured'), _beside_tidy(records, reported, team)]
+    theirs = [t for t in as_reported(reported, team) if t is not None]
+    return [Markdown('## Reported and measured' if theirs else '## Measured'), _beside_tidy(records, reported, team)] + ([Markdown('## As reported'), *theirs] if theirs else [])
 
 def _beside_tidy(records, reported, team): return tidy(beside(records, reported, team), **{c: '{:+.3f}' for c in ('difference', 'reported change', 'measured change')}, seeds='{:.0f}', **{'probability better': '{:.2f}'})
 
@@ -233,17 +239,20 @@ def front(rows, cost):
     return np.array([not ((rows[cost] <= c) & (rows.value > v)).any() for c, v in zip(rows[cost], rows.value)])
 
 def plot_cost(rows):
-    "Mean IoU against minutes of training and against parameters, both logarithmic; what no cheaper row beats is named."
-    fig, axs = plt.subplots(2, 1, figsize=(5.6, 7), layout='constrained')
-    for ax, cost, label in zip(axs, ('minutes', 'parameters'), ('minutes of training', 'parameters')):
-        ax.scatter(rows[cost], rows.value, c=[COLOURS.get(t, 'black') for t in rows.team], s=24, zorder=3)
-        best = rows[front(rows, cost)].sort_values(cost)
+    "Mean IoU against parameters and against minutes of training, both logarithmic; what no cheaper row beats is named, times only where all rows were trained on one device."
+    fig, axs = plt.subplots(2, 1, figsize=(5.6, 8), layout='constrained')
+    colours = {TEAMS.get(t, t): COLOURS.get(t, 'black') for t in rows.team.unique()}
+    for ax, cost, label in zip(axs, ('parameters', 'minutes'), ('parameters', 'minutes of training')):
+        alike, marks = cost == 'parameters' or rows.device.nunique() == 1, {'style': 'device'} if cost == 'minutes' else {}
+        sns.scatterplot(rows.assign(team=rows.team.map(lambda t: TEAMS.get(t, t))), x=cost, y='value', hue='team', palette=colours, legend=('full' if marks and not alike else False) if cost == 'minutes' else 'full', ax=ax, s=36, zorder=3, **marks)
+        best = rows[front(rows, cost)].sort_values(cost) if alike else rows[:0]
         ax.step(best[cost], best.value, where='post', color='#999999', lw=1)
         late = best[cost] > np.sqrt(rows[cost].min() * rows[cost].max())
         for x, y, name, side in zip(best[cost], best.value, named(best), late): ax.annotate(name, (x, y), xytext=(-5 if side else 5, 4), textcoords='offset points', fontsize=8, ha='right' if side else 'left')
         ax.set(xscale='log', xlabel=label, ylabel='mean IoU, test'); ax.margins(.12); ax.grid(alpha=.3)
         ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=EngFormatter(), minor_locator=NullLocator())
-    fig.set_label(f'Mean IoU against cost of {len(rows)} rows. No row that trains as fast beats: ' + ', '.join(named(rows[front(rows, 'minutes')])) + '. No row as small beats: ' + ', '.join(named(rows[front(rows, 'parameters')])))
+        if ax.get_legend(): ax.legend(fontsize=7, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
+    fig.set_label(f'Mean IoU against cost of {len(rows)} rows. No row as small beats: ' + ', '.join(named(rows[front(rows, 'parameters')])))
     return fig
 
 def cost(rows):
@@ -294,7 +303,7 @@ def plot_ideas(changes):
         ax.plot(r.value, i, 'o', color=colour, ms=5)
     ax.axvline(0, color='black', lw=.8)
     ax.set(yticks=range(len(changes)), ylim=(len(changes) - .4, -.6)); fig.supxlabel('change of mean IoU, test tiles', fontsize=10)
-    ax.set_yticklabels(names, fontsize=8); ax.grid(axis='x', alpha=.3); sns.despine(ax=ax, left=True)
+    ax.set_yticklabels(names, fontsize=8); ax.locator_params(axis='x', nbins=5); ax.grid(axis='x', alpha=.3); sns.despine(ax=ax, left=True)
     fig.set_label(f'Change of mean IoU by each of {len(changes)} ideas' + (f', from {changes.change.iloc[0]} with {changes.value.iloc[0]:+.3f} down to {changes.change.iloc[-1]} with {changes.value.iloc[-1]:+.3f}' if len(changes) else ''))
     return fig
 
@@ -341,7 +350,7 @@ def rocks(runs):
     "How much of the big rock the `runs` of a row find on test tiles, in words."
     cm = verdicts.pooled(runs)
     found, right, iou = (f(cm)[CLASSES.index('big rock')] for f in (metrics.recall, metrics.precision, metrics.iou))
-    return f'of the big rock in the labels it finds {found:.0%} of the pixels, ' + ('and it never predicts any' if np.isnan(right) else f'and {right:.0%} of what it calls big rock is in the labels') + f' (IoU {iou:.3f})'
+    return f'of the big rock in the labels it finds {found:.0%} of the pixels, ' + ('and it never predicts any' if np.isnan(right) else f'and of the labelled pixels that it calls big rock, {right:.0%} are') + f' (IoU {iou:.3f})'
 
 # %% ../nbs/12b_findings.ipynb #64d40166
 def by_tile(records):
@@ -354,16 +363,17 @@ def by_tile(records):
         found.append(pd.DataFrame({'team': r.team, 'row': r.row, 'tile': c.tiles[keep], 'group': c.groups[keep], 'right': right, 'confusion': list(c.confusions[keep])}))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=['team', 'row', 'tile', 'group', 'right', 'confusion'])
 
-def hardest(records, n=12):
-    "The `n` test tiles of which even the best row gets least right, among those that half of the rows were tested on."
+def hardest(records, best, n=12):
+    "The `n` test tiles of which even the row that does best there gets least right, among those that half of the rows were tested on; beside it what the row `best`, (team, row), gets right of them."
     tiles = by_tile(records)
+    leading = tiles[(tiles.team == best[0]) & (tiles.row == best[1])].groupby('tile').right.mean()
     rows = tiles.drop_duplicates(['team', 'row', 'tile']).groupby('tile').size()
     tiles, found = tiles[tiles.tile.isin(rows.index[rows * 2 >= rows.max()])] if len(rows) else tiles, []
     for tile, own in tiles.groupby('tile'):
         cm = np.sum(list(own.confusion), 0)[1:]; wrong = cm.copy(); wrong[np.arange(len(cm)), np.arange(1, len(cm) + 1)] = 0
         true, taken = np.unravel_index(wrong.argmax(), wrong.shape)
-        found.append({'tile': tile, 'rover stop': own.group.iloc[0], 'best row': own.right.max(), 'mean': own.right.mean(), 'rows': len(own.drop_duplicates(['team', 'row'])), 'mostly': CLASSES[1 + cm.sum(1).argmax()], 'most taken': f'{CLASSES[1 + true]} for {CLASSES[taken]}'})
-    return pd.DataFrame(found, columns=['tile', 'rover stop', 'best row', 'mean', 'rows', 'mostly', 'most taken']).sort_values(['best row', 'tile'], ignore_index=True)[:n]
+        found.append({'tile': tile, 'rover stop': own.group.iloc[0], 'best of all': own.right.max(), 'leading system': leading.get(tile, np.nan), 'mean': own.right.mean(), 'rows': len(own.drop_duplicates(['team', 'row'])), 'mostly': CLASSES[1 + cm.sum(1).argmax()], 'most taken': f'{CLASSES[1 + true]} for {CLASSES[taken]}'})
+    return pd.DataFrame(found, columns=['tile', 'rover stop', 'best of all', 'leading system', 'mean', 'rows', 'mostly', 'most taken']).sort_values(['best of all', 'tile'], ignore_index=True)[:n]
 
 # %% ../nbs/12b_findings.ipynb #a929e147
 def at_hand(records):
@@ -387,20 +397,28 @@ def examples(run):
     with np.load(run.path.iloc[0]/'test.npz') as z: return gallery(tiles.images[z['tiles']], tiles.masks[z['tiles']], z['predictions'], z['tiles']) if 'predictions' in z else None
 
 # %% ../nbs/12b_findings.ipynb #7933d340
-def plot_tiles(tiles, numbers):
-    "Image and truth of the tiles `numbers` of `tiles`."
-    fig = show_tiles(tiles.images[numbers], tiles.masks[numbers], titles=[f'tile {i}' for i in numbers], rows=['image', 'truth'], width=2.2)
-    fig.set_label('Image and truth of the tiles that every row gets wrong: ' + ', '.join(map(str, numbers)))
+def plot_tiles(tiles, numbers, predicted=None):
+    "Image and truth of the tiles `numbers` of `tiles`, and what was `predicted` of them."
+    more = () if predicted is None else (predicted,)
+    fig = show_tiles(tiles.images[numbers], tiles.masks[numbers], *more, titles=[f'tile {i}' for i in numbers], rows=['image', 'truth', 'predicted'][:2 + len(more)], width=2.2)
+    fig.set_label('Image and truth of the tiles that every row gets wrong' + ', and what the leading system predicts of them' * len(more) + ': ' + ', '.join(map(str, numbers)))
     return fig
+
+def predicted(runs, numbers):
+    "The masks that the first of the `runs` of a row that kept them predicted of the test tiles `numbers`; None where none has them all."
+    for p in runs.path:
+        with np.load(p/'test.npz') as z:
+            if 'predictions' in z and set(numbers) <= set(z['tiles']): return z['predictions'][[z['tiles'].tolist().index(i) for i in numbers]]
 
 def failures(records, n=12):
     "What the failures page shows of `records`: the table, and the pictures where the data is here."
-    table = hardest(records, n)
+    best = tuple(standing(records).loc[0, ['team', 'row']])
+    table, own = hardest(records, best, n), verdicts.row_of(records, *best)
     if table.empty: return [Markdown('The records hold no figures of single tiles.')]
     tiles = at_hand(records)
-    shown = [tidy(table, **{'best row': '{:.0%}', 'mean': '{:.0%}'})]
+    shown = [Markdown(f'The leading system is *{plain(title(*best))}*. {afforded(profile_of(records.suite.iloc[0]))}'), tidy(table, **dict.fromkeys(('best of all', 'leading system', 'mean'), '{:.0%}'))]
     if tiles is None: return shown + [Markdown('The pictures are shown where the data is at hand: build the report with `MARSNB_DATA` naming the file.')]
-    return shown + [plot_tiles(tiles, table.tile.to_numpy()[i:i + 4]) for i in range(0, len(table), 4)]
+    return shown + [plot_tiles(tiles, some, predicted(own, some)) for some in (table.tile.to_numpy()[i:i + 4] for i in range(0, len(table), 4))]
 
 # %% ../nbs/12b_findings.ipynb #b2ce3119
 def compared(j):
@@ -420,19 +438,29 @@ def split(judged):
 
 def tally(judged):
     "How many claims hold, do not, only seem so, are not decided or not measured yet, as a sentence."
-    many = ('hold', 'do not hold', 'seem to hold', 'seem not to hold', 'are not decided', 'are not measured yet')
-    one = (*verdicts.WORDS[:4], 'is not decided', 'is not measured yet')
+    many = ('hold', 'do not hold', 'seem to hold', 'seem not to hold', 'are not decided', 'are measured in part', 'are not measured yet')
+    one = (*verdicts.WORDS[:4], 'is not decided', 'is measured in part', 'is not measured yet')
     said = [f'{n} {one[i] if n == 1 else many[i]}' for i, w in enumerate(verdicts.WORDS) if (n := sum(j.verdict == w for j in judged))]
     return f'Of {len(judged)} claims {", ".join(said)}.'
 
 def overview(judged):
     "The claims of which something is measured, with their verdicts, the decided ones first; the others folded: pieces of a page."
     known, waiting = split(judged)
-    called = lambda js: {'team': [TEAMS.get(j.claim.team, j.claim.team) for j in js], 'claim': [j.claim.claim for j in js]}
+    called = lambda js: {'claim': [j.claim.claim for j in js], 'team': [TEAMS.get(j.claim.team, j.claim.team) for j in js]}
     size = lambda j: '' if 'size' not in j.table else ', '.join(dict.fromkeys(filter(None, j.table['size'])))
-    table = tidy(pd.DataFrame({'verdict': [j.verdict for j in known], 'probability': [j.probability for j in known], **called(known), 'reported size': [size(j) for j in known], 'measured': [f"{(j.table.verdict != verdicts.WAITING).sum()} of {len(j.table)}" for j in known], 'profile': [profile_of(j.suite) for j in known]}), probability='{:.2f}')
+    table = tidy(pd.DataFrame({**called(known), 'verdict': [j.verdict for j in known], 'probability': [j.probability for j in known], 'size against report': [size(j) for j in known], 'measured': [f"{(j.table.verdict != verdicts.WAITING).sum()} of {len(j.table)}" for j in known], 'profile': ['; '.join([profile_of(j.suite), *map(_elsewhere, j.others)]) for j in known]}), probability='{:.2f}')
     more = pd.DataFrame({**called(waiting), 'quotation': [j.claim.quotation for j in waiting], 'source': [j.claim.source for j in waiting]})
     return [table] * bool(known) + [HTML(f'<details><summary>Not measured yet: {len(waiting)}</summary>\n{tidy(more).data}\n</details>')] * bool(waiting)
+
+def _comparisons(j):
+    "The comparisons of the claim `j`, a `Judged`, in the profile that judges it, then what is measured of them in others: a table for a page."
+    shown = pd.concat([t.assign(profile=profile_of(s)) for s, t in [(j.suite, j.table), *((o.suite, o.table[o.table.verdict != verdicts.WAITING]) for o in j.others)]], ignore_index=True)
+    shown['95 %'] = [span(*i, '{:+.3f}') for i in zip(shown.low, shown.high)]
+    if 'in miou' in shown: shown['in miou'] = ['' if np.isnan(v) else f'{v:+.3f}' + ('' if np.isnan(low) else f' ({span(low, high, "{:+.3f}")})') for v, low, high in zip(shown['in miou'], shown['miou low'], shown['miou high'])]
+    order = ['comparison', 'rows', 'value', 'difference', '95 %', 'reported', 'size', 'in miou', 'verdict', 'probability', 'profile', 'seeds']
+    return tidy(shown[[c for c in order if c in shown and not shown[c].isin(['', np.nan]).all()]], difference='{:+.3f}', reported='{:+.3f}', probability='{:.2f}')
+
+def _elsewhere(j): return f'{profile_of(j.suite)}: {j.verdict}'
 
 def details(judged):
     "Each claim of which something is measured, with quotation, verdict and comparisons: pieces of a page."
@@ -441,27 +469,31 @@ def details(judged):
         c, heading = j.claim, ''
         if c.team != team: team, heading = c.team, f'## {plain(TEAMS.get(c.team, c.team))}\n\n'
         source = f' ({plain(c.source)})' if c.source else ''
-        pieces.append(Markdown(f'{heading}### {plain(c.claim)}\n\n**{j.verdict[0].upper() + j.verdict[1:]}**, in profile {plain(profile_of(j.suite))}. {compared(j)}\n\n> {plain(c.quotation)}{source}\n\n{plain(c.note)}'))
-        shown = j.table.assign(**{'95 %': [span(*i, '{:+.3f}') for i in zip(j.table.low, j.table.high)]})
-        order = ['verdict', 'probability', 'value', 'difference', '95 %', 'reported', 'size', 'first', 'second', 'expected', 'figure', 'seeds', 'rows']
-        pieces.append(tidy(shown[[c for c in order if c in shown and not shown[c].isna().all()]], difference='{:+.3f}', reported='{:+.3f}', probability='{:.2f}'))
+        others = ''.join(f' In profile {plain(profile_of(o.suite))}: {o.verdict}.' for o in j.others)
+        pieces.append(Markdown(f'{heading}### {plain(c.claim)}\n\n**{j.verdict[0].upper() + j.verdict[1:]}**, in profile {plain(profile_of(j.suite))}. {compared(j)}{others}\n\n> {plain(c.quotation)}{source}\n\n{plain(c.note)} Judged by {plain(j.table.figure[0])}, expected: {plain(j.table.expected[0])}.'))
+        pieces.append(_comparisons(j))
     return pieces
 
 # %% ../nbs/12b_findings.ipynb #6c8e558a
-def certainty(rows):
-    "A sentence on how sure the figures of `rows` are."
+def certainty(rows, records):
+    "Sentences on how sure the figures of `rows` and their differences to the best one are, and on whether training was long enough in `records`, which they come from."
     n, width = rows.seeds, (rows.high - rows.low).median() / 2
+    between = np.nanmedian([np.nan, *((d.high - d.low) / 2 for d in to_best(rows, records) if d is not None)]) if len(rows) > 1 else np.nan
     chance = 'Every row was run once, so small differences between rows may be the luck of one training, which no interval here knows.' if n.max() == 1 else f'Rows were run with {n.min()} to {n.max()} seeds, each with a split of its own.' if n.min() < n.max() else f'Every row was run with {n.max()} seeds, each with a split of its own.'
-    return chance + ('' if np.isnan(width) else f' The figure of a row is known to about {width:.3f} either way (95 %, over rover stops{" and seeds" if n.max() > 1 else ""}); differences on the same tiles more closely.')
+    return chance + ('' if np.isnan(width) else f' The figure of a row is known to about {width:.3f} either way (95 %, over rover stops{" and seeds" if n.max() > 1 else ""})' + ('.' if np.isnan(between) else f', its difference to the best one, on the same tiles, to about {between:.3f}.')) + _early(records)
+
+def _early(records):
+    "A sentence on how many of `records` were best on validation when training ended; nothing where that is not most of them."
+    late = (records['best epoch'] >= records.epochs - 1).sum()
+    return f' Of {len(records)} trainings {late} were best on validation in their last epoch or the one before: with more tiles they would go on to learn, and those that learn slowly, such as under strong augmentation, stand lower than they might.' if late * 2 > len(records) else ''
 
 # %% ../nbs/12b_findings.ipynb #8effe1dc
 def narrowed(records):
-    "A sentence on how many rows of the teams in `records` (one suite) have narrower networks than their reports say, and how much, and on our flagship; nothing where none has."
+    "A sentence on how many rows in `records` (one suite) were trained with narrower networks than their recipes say, and how much, and on our flagship; nothing where none was."
     times = {(r.team, r.row): _times(runs.read(r.path)['recipe']) for r in records.itertuples()}
-    theirs, ours = [t for (team, _), t in times.items() if team != 'beyond'], times.get(('beyond', 'flagship'))
-    cut = sorted(t for t in theirs if t > 1)
+    cut, ours = sorted(t for t in times.values() if t > 1), times.get(('beyond', 'flagship'))
     often = '' if not cut else f'{cut[0]:.3g}' if cut[0] == cut[-1] else f'{cut[0]:.3g} to {cut[-1]:.3g}'
-    return '' if not cut else f' The profile made the networks of {len(cut)} of the {len(theirs)} rows of the teams narrower than their reports say, {often} times' + ('.' if ours is None else f', and our flagship {ours:.3g} times narrower than its recipe.' if ours > 1 else ', but not our flagship, which begins no wider.')
+    return '' if not cut else f' The networks of {len(cut)} of {len(times)} systems were trained narrower than their recipes say, {often} times' + ('.' if ours is None else f', our flagship\'s {ours:.3g} times.' if ours > 1 else ', but not our flagship\'s, which begins no wider.')
 
 def _times(recipe):
     "How many times narrower than written the network of the `recipe` of a record was trained; of an ensemble, that of its members most narrowed."
@@ -475,32 +507,47 @@ def on_top(rows, records):
     return float(np.mean(np.max([d.draws for d in to_best(rows, records)[1:] if d is not None and d.draws is not None], 0) < 0))
 
 def lead(rows, records):
-    "A sentence on how far the best of `rows` stands above the second on the same tiles, or nothing where no interval is known."
+    "A sentence on how far the best of `rows` stands above the second on the tiles of the seeds that both have, or nothing where no interval is known."
     d = to_best(rows[:2], records)[-1] if len(rows) > 1 else None
     if d is None or np.isnan(d.low): return ''
-    return f' On the same tiles this is {-d.value:.3f} above the second best, {plain(named(rows)[1])} (95 %: {span(-d.high, -d.low, "{:+.3f}")}); above every other row it stands in {on_top(rows, records):.0%} of the resamples.'
+    return f' On the tiles of the {d.seeds if d.seeds > 1 else "one"} seed{"s" * (d.seeds > 1)} that both have it is {-d.value:.3f} above the second best, {_link(rows.iloc[1], records)} (95 %: {span(-d.high, -d.low, "{:+.3f}")}); above every other one it stands in {on_top(rows, records):.0%} of the resamples.'
 
 NONE = .001  # an IoU below this is next to none
 
 def rarest(rows, records):
     "A sentence on how little big rock the best of `rows` finds, and how many find none."
     best, none = verdicts.row_of(records, *rows.loc[0, ['team', 'row']]), (rows['big rock'] < NONE).sum()
-    return f'Big rock. Of the best system: {rocks(best)}; {none} of {len(rows)} rows find next to none (IoU below {NONE}).'
+    return f'**Big rock is hardly found.** Of the best system: {rocks(best)}; {none} of {len(rows)} systems find next to none (IoU below {NONE}).'
+
+def fifth(rows, records):
+    "A sentence on how many of `rows` pay for calling labelled pixels background; nothing where none does."
+    paying = sum(verdicts.pooled(verdicts.row_of(records, r.team, r.row))[1:, 0].any() for r in rows.itertuples())
+    return f'**Background costs a fifth of the course\'s score.** {paying} of {len(rows)} systems call some labelled pixel background; the score then is a mean of five classes, one of them zero. The mean IoU here is that of the four terrains.' if paying else ''
 
 # %% ../nbs/12b_findings.ipynb #b1f0d984
-def _called(r): return f'{plain(title(r.team, r.row))} ({r.value:.3f}{", " + span(r.low, r.high) if not np.isnan(r.low) else ""})'
+def _link(r, records): return f"[{plain(title(r.team, r.row))}]({place(records.suite.iloc[0], r.team, r.row)})"
 
-def also(records):
-    "A sentence on which of the `records` of a further suite is best."
+def _called(r, records):
+    whose = ', a system published elsewhere and made again here,' if r.team == 'beyond' and r.row != 'flagship' else ''
+    return f'{_link(r, records)}{whose} with a mean IoU of {r.value:.3f}{f" (95 %: {span(r.low, r.high)})" if not np.isnan(r.low) else ""}'
+
+def first_of(rows, records, of=''):
+    "Which of `rows` is best, whether clearly so, and the best one by a team, in sentences; `of` says which rows these are."
+    best, theirs = rows.iloc[0], rows[rows.team != 'beyond']
+    sure = len(rows) > 1 and lead(rows, records) and on_top(rows, records) >= verdicts.SURE
+    return f'**{f"{plain(title(best.team, best.row))} is the best" if sure else "No system is clearly the best"}{of}.** Of {len(rows)}, the first on test tiles is {_called(best, records)}.{lead(rows, records)}' \
+        + (f' {"The only one by a team" if len(theirs) == 1 else f"The first of the {len(theirs)} by the teams"} is {_called(theirs.iloc[0], records)}.' if best.team == 'beyond' and len(theirs) else '') + narrowed(records)
+
+def also(records, first):
+    "Sentences on which of the `records` of a further suite is best; whether that of the first suite, of which `first` is the table, was run there."
     rows, profile = standing(records), profile_of(records.suite.iloc[0])
-    return f' In profile {plain(profile)}, with about {recipes.PROFILES[profile].passes:,} tiles a run, the best of {len(rows)} is {_called(rows.iloc[0])}.' + lead(rows, records) if profile in recipes.PROFILES and len(rows) > 1 else ''
+    if profile not in recipes.PROFILES or len(rows) < 2: return ''
+    there = rows[['team', 'row']].apply(tuple, axis=1).isin([tuple(first.loc[0, ['team', 'row']])]).any()
+    return first_of(rows, records, f' in profile {plain(profile)}, with about {recipes.PROFILES[profile].passes:,} tiles a run') + ('' if there else f' {plain(named(first)[0])} was not run there.')
 
 def summary(records, judged, others=()):
-    "What was found and how sure that is, in a few sentences of Markdown, from `records` of one suite, the `judged` claims and the records of the suites `others` alone."
+    "What was found and how sure that is, as a list in Markdown, from `records` of one suite, the `judged` claims and the records of the suites `others` alone."
     rows, suite = standing(records), records.suite.iloc[0]
-    best, theirs = rows.iloc[0], rows[rows.team != 'beyond']
-    found = f'Of {len(rows)} systems, each of whose networks was trained with equally many tile passes, best on test tiles is {_called(best)}: mean IoU of the four terrains{", with its 95 % interval" if not np.isnan(best.low) else ""}.' + lead(rows, records)
-    if best.team == 'beyond' and len(theirs): found += f' {"The only one by a team" if len(theirs) == 1 else f"Of the {len(theirs)} by the teams it"} is {_called(theirs.iloc[0])}.'
-    found += narrowed(records) + ''.join(map(also, others))
-    if not on_mars(suite): found = f'Nothing about Mars yet: {len(rows)} systems ran from data to page, which shows that the report works. ' + found
-    return f'**The data.** {plain(describe(suite))}\n\n**What was found.** {found} {tally(judged)} [The verdicts](claims), [all rows](compare), [what it costs](cost).\n\n**What is hard.** {rarest(rows, records)}\n\n**How sure.** {certainty(rows)}'
+    nothing = '' if on_mars(suite) else f'**Nothing about Mars yet:** {len(rows)} systems ran from data to page, which shows that the report works.'
+    said = [nothing, first_of(rows, records), f'**The teams\' claims.** {tally(judged)} [The verdicts](claims) say which.', fifth(rows, records), rarest(rows, records), *(also(o, rows) for o in others), f'**How sure.** {certainty(rows, records)}', f'**The data.** {plain(describe(suite))}']
+    return '\n'.join(f'- {s}' for s in said if s)
