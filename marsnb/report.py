@@ -6,11 +6,11 @@
 __all__ = ['TEAMS', 'VARIANT', 'CALLED', 'FILES', 'title', 'slug', 'place', 'plain', 'describe', 'afforded', 'on_mars', 'tidy',
            'precision', 'shares', 'figures', 'flat', 'data_of', 'profile_of', 'records', 'suites', 'main', 'comparable',
            'as_trained', 'changed', 'worded', 'change', 'variant', 'to_csv', 'lies', 'command', 'commands', 'versions',
-           'licences', 'settings', 'training', 'parts', 'besides', 'plot_history', 'history', 'curves', 'tile_accuracy',
-           'ranked', 'gallery']
+           'licences', 'remarks', 'settings', 'training', 'parts', 'besides', 'plot_history', 'history', 'curves',
+           'tile_accuracy', 'ranked', 'gallery']
 
 # %% ../nbs/12_report.ipynb #4767cd9d
-import hashlib, html, json, re, textwrap
+import dataclasses, hashlib, html, json, re, textwrap
 from importlib import metadata
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def describe(suite):
     "A sentence on the data of `suite` (or of its first word alone), to stand wherever its figures stand."
     data, _, profile = suite.partition('-')
     what = {'synthetic': 'Made-up terrain of the same layout as the course\'s file: it shows that everything works, not how well a system does on Mars.',
-            'ai4mars': 'Real terrain seen by Curiosity, from AI4Mars, in the layout of the course\'s file. It stands in for that file, which is not published, so these figures compare systems trained here; they are no leaderboard scores.',
+            'ai4mars': 'Real terrain (AI4Mars), in place of the course\'s file, which is not published: the figures compare systems trained here and are no leaderboard scores.',
             'mars': 'The course\'s own file.'}.get(data, f'The data file {data}.')
     return ' '.join(filter(None, (what, afforded(profile), 'That is far too short to judge by.' if profile == 'quick' else '')))
 
@@ -102,7 +102,7 @@ def flat(path):
     record, (suite, team, row, seed) = runs.read(path), Path(path).parts[-4:]
     try:
         result, environment = record['result'], record['environment']
-        values = {'suite': suite, 'team': team, 'row': row, 'seed': int(seed)} | figures(result['val'], 'val') | figures(result['test'], 'test')
+        values = {'suite': suite, 'team': team, 'row': row, 'seed': int(seed), 'digest': str(record['digest'])} | figures(result['val'], 'val') | figures(result['test'], 'test')
         values |= {'epochs': int(result['epochs']), 'best epoch': int(result['best_epoch'])} | {f'{p} tiles': int(n) for p, n in record['parts'].items() if p in ('train', 'val', 'test')}
         values |= {k: float(record['cost'][k]) for k in ('parameters', 'passes', 'seconds', 'tiles_per_second', 'memory_mb')}
         return values | {k: str(environment[k] or '') for k in ('backend', 'device', 'revision', 'data_sha256')} | {'path': Path(path)}
@@ -135,10 +135,12 @@ def suites(records):
     return list(records.suite.unique())
 
 def main(records):
-    "Those of `records` that belong to the first suite and, where there are such, to rows as their recipes say: what the report is about."
+    "Those of `records` that belong to the first suite and, where there are such, to rows as their recipes say: what the report is about. Of several data files, that of most runs; of several versions of a row's recipe, that of most seeds."
     first = records[records.suite == suites(records)[0]]
     rows = first[~first.row.str.fullmatch(VARIANT)]
-    return rows if len(rows) else first
+    rows = rows if len(rows) else first
+    rows = rows[rows.data_sha256 == rows.data_sha256.mode().iloc[0]]
+    return rows[rows.digest == rows.groupby(['team', 'row']).digest.transform(lambda d: d.mode().iloc[0])]
 
 def comparable(records):
     "Those of `records` that claims may be judged by: of every suite on the data of the first one, in whatever profile, the rows as their recipes say."
@@ -197,11 +199,18 @@ def lies(r):
     "The folder of the run `r`, a row of the table of records, as seen from the clone."
     return '/'.join(['runs' if r.suite.endswith('-quick') else 'book/runs', *r.path.parts[-4:]])
 
+def _recipe(team, row):
+    "The file of a row's recipe, None where there is none."
+    file = recipes.RECIPES/team/f'{row}.yml'
+    return file if re.fullmatch('[a-z0-9_]+/[a-z0-9_]+', f'{team}/{row}') and file.exists() else None
+
 def command(r):
-    "The command that makes the run `r`, a row of the table of records, again: `train` where it is a row's recipe as it stands, else `reproduce`, which takes everything from the record."
+    "The command that makes the run `r`, a row of the table of records, again: `train` where it is a row's recipe as it stands now, else `reproduce`, which takes everything from the record."
     data, _, profile = r.suite.partition('-')
     own = f' --profile {profile}' + (f' --seed {r.seed}' if r.seed else '')
-    what = f'train {r.team}/{r.row}{own}' if (recipes.RECIPES/r.team/f'{r.row}.yml').exists() else f'reproduce {lies(r)}'
+    file = _recipe(r.team, r.row)
+    stands = file and profile in recipes.PROFILES and recipes.digest(dataclasses.replace(recipes.load(file), profile=profile)) == r.digest
+    what = f'train {r.team}/{r.row}{own}' if stands else f'reproduce {lies(r)}'
     return f'marsnb {what}' + ('' if data == 'synthetic' else f' --data {FILES.get(data, f"{data}.npz")}')
 
 def commands(records):
@@ -227,12 +236,22 @@ def _licence(name):
     return d.metadata.get('License-Expression') or '; '.join(said) or d.metadata.get('License') or ''.join(own[:1])
 
 # %% ../nbs/12_report.ipynb #41fd2aea
+def remarks(record):
+    "Why the settings of `record` are what they are, as the comments in its row's recipe have it: where a report says so, what is our choice. {setting: remark}, of those that are still the same there; under '' what it says of itself."
+    if not (file := _recipe(str(record.get('team')), str(record.get('row')))): return {}
+    found, key, now = {}, '', vars(recipes.load(file))
+    for line in file.read_text(encoding='utf-8').splitlines():
+        key = m[1] if (m := re.match(r'(\w+):', line)) else key
+        if m := re.search(r'(?:^|\s)# (.*)', line): found.setdefault('' if line.startswith('#') else key, []).append(m[1])
+    return {k: '; '.join(v) for k, v in found.items() if not k or record['recipe'].get(k, vars(recipes.Recipe())[k]) == now[k]}
+
 def settings(record):
-    "What the recipe of `record` says beyond the defaults, as a table; widths as trained, with those that were written where the profile narrowed them."
+    "What the recipe of `record` says beyond the defaults, as a table, with its `remarks`; widths as trained, with those that were written where the profile narrowed them."
     said = {k: v for k, v in record['recipe'].items() if k not in ('team', 'row', 'note', 'data', 'out', 'seed')}
     written, trained = said.get('widths', recipes.Recipe().widths), as_trained(record['recipe']).get('widths')
     if trained and trained != written: said['widths'] = f'{trained}, narrowed from {written}'
-    return pd.DataFrame({'setting': list(said), 'value': [v if isinstance(v, str) else json.dumps(v) for v in said.values()]})
+    table, why = pd.DataFrame({'setting': list(said), 'value': [v if isinstance(v, str) else json.dumps(v) for v in said.values()]}), remarks(record)
+    return table.assign(**{'source or reason': [why.get(k, '') for k in said]}) if any(why.get(k) for k in said) else table
 
 def training(run):
     "A sentence on what the training of `run`, a row of the table of records, took."
