@@ -695,6 +695,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'marsnb.train._settles': ('train.html#_settles', 'marsnb/train.py'),
                               'marsnb.train._steady': ('train.html#_steady', 'marsnb/train.py'),
                               'marsnb.train._unfinished': ('train.html#_unfinished', 'marsnb/train.py'),
+                              'marsnb.train._whole': ('train.html#_whole', 'marsnb/train.py'),
                               'marsnb.train.accelerated': ('train.html#accelerated', 'marsnb/train.py'),
                               'marsnb.train.best_epoch': ('train.html#best_epoch', 'marsnb/train.py'),
                               'marsnb.train.constant': ('train.html#constant', 'marsnb/train.py'),

@@ -334,22 +334,29 @@ def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimi
     if jit is None: jit = accelerated() or keras.backend.backend() == 'jax'  # which else does one operation after another
     model.compile(_scaled(_optimizer(optimizer, rate, optimizer_args or {}), model.net), jit_compile=jit, steps_per_execution=steps if jit else 1)
     model.optimizer.build(model.net.trainable_variables)
-    settles = _settles(model, order(np.unique(rows), epochs, 32, seed, min(32 * settle, rows.shape[1])), jit) if settle and unsettled(model) else None
+    some, many = map(_whole, (32, 64))
+    settles = _settles(model, order(np.unique(rows), epochs, some, seed, min(some * settle, rows.shape[1])), jit, some) if settle and unsettled(model) else None
+    val = np.resize(np.asarray(parts.val, np.int32), _whole(len(parts.val), up=True))
     history, best = load_state(path, model) if path and os.path.exists(path) else ([], model.net.get_weights())
     with tqdm(total=epochs, initial=len(history), unit='epoch', file=sys.stderr, mininterval=1) as bar:
         every = float(os.environ.get('MARSNB_SAVE_SECONDS', 20)) if every is None else every
         keeper = Keeper(history, best, seed=seed, epochs=epochs, lr=lr, monitor=monitor, reduce=reduce, stop=stop, adaptive=adaptive, settle=settles, path=path, every=every, bar=bar)
         if _unfinished(history, epochs, stop):
             model.fit(model.feed(rows[len(history):].ravel(), batch), batch_size=batch, epochs=epochs, initial_epoch=len(history), steps_per_epoch=steps, shuffle=False,
-                      validation_data=(model.feed(np.asarray(parts.val, np.int32), 64),), validation_batch_size=64, verbose=0, callbacks=[keeper, *callbacks])
+                      validation_data=(model.feed(val, many),), validation_batch_size=many, verbose=0, callbacks=[keeper, *callbacks])
     model.net.set_weights(best)
     return history
 
-def _settles(model, rows, jit):
-    "What has the means of `model` settle after an epoch, given the position of the epoch, which is the row of `rows`, tile numbers, that goes through."
+def _whole(n, up=False):
+    "The number of tiles next to `n`, below it or with `up` above, that the devices of `spread` can share evenly."
+    devices = d.device_mesh.devices.size if (d := keras.distribution.distribution()) else 1
+    return max(-(-n // devices) if up else n // devices, 1) * devices
+
+def _settles(model, rows, jit, batch):
+    "What has the means of `model` settle after an epoch, given the position of the epoch, which is the row of `rows`, tile numbers in whole batches of `batch`, that goes through."
     settled = Settled(model)
-    settled.compile(jit_compile=jit, steps_per_execution=rows.shape[1] // 32 if jit else 1)
-    return lambda epoch: settled.predict(model.feed(rows[epoch], 32), batch_size=32, verbose=0)
+    settled.compile(jit_compile=jit, steps_per_execution=rows.shape[1] // batch if jit else 1)
+    return lambda epoch: settled.predict(model.feed(rows[epoch], batch), batch_size=batch, verbose=0)
 
 def _steady(reduce, schedule):
     "Raises `MarsError` where a plateau would reduce a learning rate that has a schedule of its own."
@@ -369,7 +376,7 @@ def _unfinished(history, epochs, stop): return len(history) < epochs and not (st
 # %% ../nbs/09_train.ipynb #1a5a8554
 @contextlib.contextmanager
 def spread(devices):
-    "Within, each batch is shared out among `devices` GPUs of this machine; with 1 all is as usual. Raises `MarsError` where there are not so many, or not under JAX."
+    "Within, each batch is shared out among `devices` GPUs of this machine, evenly: in validation during training up to `devices` - 1 tiles count twice for that; with 1 all is as usual. Raises `MarsError` where there are not so many, or not under JAX."
     if devices > 1:
         if keras.backend.backend() != 'jax': raise MarsError(f'devices={devices}: only JAX shares a batch among GPUs; set KERAS_BACKEND=jax')
         there = keras.distribution.list_devices()

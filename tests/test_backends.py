@@ -50,14 +50,14 @@ from marsnb import recipes, train
 from marsnb.data import synthetic
 tiles = synthetic(32, 8, 0)
 recipe = recipes.make({'widths': [4, 4], 'augment': {'flips': 1}, 'batch': 16})
-def losses(devices, free):
+def losses(devices, free, last=32):
     train.deterministic(0)
     train.room = lambda: free
     with train.spread(devices):
         model = train.Resident(recipes.build(recipe), tiles.images, tiles.masks, recipes.loss(recipe), recipes.augmentation(recipe))
-        history = train.fit(model, SimpleNamespace(train=np.arange(24), val=np.arange(24, 32)), epochs=2, batch=16)
+        history = train.fit(model, SimpleNamespace(train=np.arange(24), val=np.arange(24, last)), epochs=2, batch=16)
         return [h[k] for h in history for k in ('loss', 'val_loss')], 0 if model.streamed else len(model.images.value.sharding.device_set)
-print(json.dumps([losses(devices, free) for free in (float('inf'), 0) for devices in (1, 2)]))
+print(json.dumps([losses(devices, free) for free in (float('inf'), 0) for devices in (1, 2)] + [losses(2, float('inf'), last=31)]))
 '''
 
 
@@ -68,8 +68,9 @@ def test_a_batch_shared_by_two_devices():
     env['NPROC'] = '8'  # threads for XLA: with as many as cores, two devices that wait for each other can take all there are on a machine of two
     r = subprocess.run([sys.executable, '-c', SHARE], env=env, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr[-3000:]
-    (one, on), (two, both), *streamed = json.loads(r.stdout.splitlines()[-1])
+    (one, on), (two, both), *streamed, (odd, _) = json.loads(r.stdout.splitlines()[-1])
     assert (on, both) == (1, 2) and np.allclose(one, two, rtol=0, atol=1e-5) and one[0] > one[2]
+    assert odd[::2] == two[::2] and np.isfinite(odd).all(), 'a tile more is needed to share the validation tiles evenly'
     assert streamed == [[one, 0], [two, 0]], 'tiles that do not fit are streamed, with the same losses'
     assert r.stderr.count('sent there batch by batch') == 2
 
