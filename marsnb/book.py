@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['BOOK', 'PAGES', 'EXPERIMENTS', 'PICTURES', 'SAID', 'HIDDEN', 'CODE', 'LIBRARY', 'TAGS', 'ATTRIBUTES', 'WITH_US',
            'digest_of', 'put', 'run_cell', 'shown', 'executed', 'read_page', 'sayings', 'called', 'above',
-           'alternatives', 'chapter', 'page', 'forget', 'toc', 'surroundings', 'summary_pages', 'run_page', 'run_pages',
-           'data_page', 'stage', 'contents', 'guarded', 'said_of', 'guard', 'restrict', 'scripts', 'of_contents',
-           'setup', 'render', 'instead', 'build']
+           'alternatives', 'chapter', 'page', 'forget', 'toc', 'stamp', 'surroundings', 'summary_pages', 'run_page',
+           'run_pages', 'data_page', 'stage', 'contents', 'guarded', 'said_of', 'guard', 'restrict', 'scripts',
+           'of_contents', 'setup', 'render', 'instead', 'build']
 
 # %% ../nbs/12c_book.ipynb #8170507d
 import ast, base64, hashlib, html, io, json, os, re, shutil, subprocess, sys, time
@@ -171,11 +171,14 @@ def toc(findings, teams, others, chapters):
 # %% ../nbs/12c_book.ipynb #4333d929
 CODE = [Path(m.__file__) for m in (core, evaluate, findings, metrics, recipes, report, verdicts)] + [ROOT/'marsnb'/'book.py']
 
+def stamp(source):
+    "What tells whether the data file `source` or the groups beside it are others than before: its name, and size and time of each."
+    files = [source, source.with_name(f'{source.stem}_groups.npz')] if source else []
+    return ' '.join([str(source), *(f'{p.stat().st_size} {p.stat().st_mtime_ns}' for p in files if p.exists())])
+
 def surroundings():
     "A fingerprint of what pages depend on besides code and records: the data file, the network that comes with the package, the versions in the lock."
-    source = core.data_path()
-    known = source.stat() if source and source.exists() else None
-    return digest_of(str(source), *([known.st_size, known.st_mtime_ns] if known else []), *(p for p in (findings.SHIPPED, ROOT/'requirements.lock') if p.exists()))
+    return digest_of(stamp(core.data_path()), *(p for p in (findings.SHIPPED, ROOT/'requirements.lock') if p.exists()))
 
 def summary_pages(table, out, kept, key):
     "Stage the pages on all of the records `table`, and one for each team, in the folder `out`; gives the files, and the page of each team."
@@ -195,7 +198,7 @@ def run_page(runs_of_row, kept, name):
     "The page of a row as text, made from its records alone, so that it is the same wherever they are; `name` is how the row is called."
     first = runs_of_row.iloc[0]
     heading = plain(report.title(first.team, name))
-    key = digest_of(*CODE, surroundings(), *(p/n for p in runs_of_row.path for n in ('record.json', 'history.csv', 'test.npz') if (p/n).exists()))
+    key = digest_of(*CODE, surroundings(), *(p/n for p in runs_of_row.path for n in ('record.json', 'history.csv', 'test.npz') if (p/n).exists()), *filter(None, [report.recipe_file(first.team, first.row)]))
     return page(BOOK/'run.md', kept, key, heading, runs=runs_of_row, record=runs.read(first.path), history=report.history(first.path))
 
 def run_pages(table, out, kept):

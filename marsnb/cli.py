@@ -183,10 +183,8 @@ def pages():
     from marsnb import book
     from marsnb.core import data_path
     from marsnb.page import execute
-    source = data_path()
-    known = f'{source} {source.stat().st_size} {source.stat().st_mtime_ns}' if source and source.exists() else 'synthetic'
     template, page = book.EXPERIMENTS/'dataset.ipynb', book.PAGES/'dataset.ipynb'
-    key = book.digest_of(template, known, *(ROOT/'marsnb'/f'{n}.py' for n in ('clean', 'data', 'recipes', 'report')))
+    key = book.digest_of(template, book.stamp(data_path()), *(ROOT/'marsnb'/f'{n}.py' for n in ('clean', 'data', 'recipes', 'report', 'splits')))
     if page.exists() and page.with_suffix('.key').exists() and page.with_suffix('.key').read_text() == key: return
     click.echo('page dataset')
     execute(template, page, {}, page.with_name('failed.log'), lock=page.with_name('lock'))

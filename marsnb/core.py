@@ -56,7 +56,7 @@ def atomic(path):
     "Yield a temporary path beside `path`; rename it into place when the block ends well, remove it when it does not. A disk that is full, or the like, is said to be so at `path`."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{os.getpid()}-{path.name}')
+    temporary = path.with_name(f'.{os.getpid()}-{os.urandom(3).hex()}-{path.name}')  # process ids of containers are alike
     try:
         yield temporary
         with open(temporary, 'rb') as f: os.fsync(f.fileno())

@@ -126,11 +126,12 @@ def load(path):
 
 # %% ../nbs/01_data.ipynb #5436a1a3
 def save(path, tiles):
-    "Write `tiles` in the course's layout (as bytes, an eighth of the size), the groups beside it."
-    path = Path(path)
+    "Write `tiles` in the course's layout (as bytes, an eighth of the size), the groups beside it; where there are none, those of a file that was there before are removed."
+    path, beside = Path(path), Path(path).with_name(f'{Path(path).stem}_groups.npz')
     with atomic(path) as t, open(t, 'wb') as f: np.savez_compressed(f, training_set=np.stack([tiles.images, tiles.masks], 1), test_set=tiles.unlabelled)
-    if tiles.groups is not None:
-        with atomic(path.with_name(path.stem + '_groups.npz')) as t, open(t, 'wb') as f: np.savez(f, groups=tiles.groups)
+    if tiles.groups is None: beside.unlink(missing_ok=True)
+    else:
+        with atomic(beside) as t, open(t, 'wb') as f: np.savez(f, groups=tiles.groups)
 
 # %% ../nbs/01_data.ipynb #cb42a05c
 def _noise(r, n, sigma):
@@ -254,10 +255,10 @@ def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
     "Split the tiles `ids` (default: all of `masks`) into `Parts` by `groups` (default: each tile its own), stratified on tiles with at least 1 % big rock."
     ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
     groups = ids if groups is None else np.asarray(groups)[ids]
-    folds = min(FOLDS, len(np.unique(groups)))
+    rocky = (masks[ids] == 4).mean((1, 2)) >= .01
+    folds = min(FOLDS, len(np.unique(groups)), max(rocky.sum(), (~rocky).sum()))
     n_val, n_test = round(val * folds), round(test * folds)
     if not (n_val > 0 and n_test > 0 and n_val + n_test < folds): raise MarsError(f'val={val}, test={test}: {folds} groups of tiles cannot be split so; each part needs at least one group')
-    rocky = (masks[ids] == 4).mean((1, 2)) >= .01
     with warnings.catch_warnings():  # fewer rocky tiles than folds is nothing to warn of
         warnings.simplefilter('ignore', UserWarning)
         cut = [np.sort(ids[t]) for _, t in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(ids, rocky, groups)]

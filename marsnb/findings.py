@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from . import metrics, recipes, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, gallery, on_mars, place, plain, precision, profile_of, suites, tidy, title
+from .report import CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, folded, gallery, on_mars, place, plain, precision, profile_of, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -450,7 +450,7 @@ def overview(judged):
     size = lambda j: '' if 'size' not in j.table else ', '.join(dict.fromkeys(filter(None, j.table['size'])))
     table = tidy(pd.DataFrame({**called(known), 'verdict': [j.verdict for j in known], 'probability': [j.probability for j in known], 'size against report': [size(j) for j in known], 'measured': [f"{(j.table.verdict != verdicts.WAITING).sum()} of {len(j.table)}" for j in known], 'profile': ['; '.join([profile_of(j.suite), *map(_elsewhere, j.others)]) for j in known]}), probability='{:.2f}')
     more = pd.DataFrame({**called(waiting), 'quotation': [j.claim.quotation for j in waiting], 'source': [j.claim.source for j in waiting]})
-    return [table] * bool(known) + [HTML(f'<details><summary>Not measured yet: {len(waiting)}</summary>\n{tidy(more).data}\n</details>')] * bool(waiting)
+    return [table] * bool(known) + [folded(f'Not measured yet: {len(waiting)}', more)] * bool(waiting)
 
 def _comparisons(j):
     "The comparisons of the claim `j`, a `Judged`, in the profile that judges it, then what is measured of them in others: a table for a page."

@@ -117,11 +117,12 @@ def dilation(masks, images, radius=2):
 POST = (components, borders, dilation)
 
 # %% ../nbs/09a_infer.ipynb #b7428097
-def temperature(net, images, masks):
-    "The temperature at which `net` gives the labelled pixels of `images` and `masks` (n, h, w) the greatest likelihood."
+def temperature(net, images, masks, predict_background=True):
+    "The temperature at which `net` gives the labelled pixels of `images` and `masks` (n, h, w) the greatest likelihood, among the terrain classes alone where it may not say background."
     pairs = [(x[y > 0].astype(np.float64), y[y > 0].astype(int)) for x, y in zip(_each(net, images), masks)]
     x, y = (np.concatenate(a) for a in zip(*pairs))
     if not len(y): raise MarsError('temperature: no labelled pixel to calibrate on')
+    if not predict_background: x, y = x[:, 1:], y - 1
     def loss(t):
         z = x / np.exp(t)
         return np.mean(np.logaddexp.reduce(z, 1) - z[np.arange(len(y)), y])

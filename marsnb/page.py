@@ -18,10 +18,10 @@ from .core import MarsError, ROOT, atomic, data_path
 # %% ../nbs/11b_page.ipynb #2b2848bd
 @functools.cache
 def gpus():
-    "The GPUs that may be used here, as `CUDA_VISIBLE_DEVICES` names them (number, UUID or the id of a MIG part, of which no more is known than of its smallest GPU): {name: memory in GB}; empty where there is none."
+    "The GPUs that may be used here, as `CUDA_VISIBLE_DEVICES` names them (number, UUID or the id of a MIG part, of which no more is known than of its smallest GPU): {name: memory in GB}, 16 where that is not told, as of memory shared with the processor; empty where there is none."
     try: said = subprocess.run(['nvidia-smi', '--query-gpu=index,uuid,memory.total', '--format=csv,noheader,nounits'], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired): return {}
-    every = [(i.strip(), uuid.strip(), float(mb) / 1024) for i, uuid, mb in (l.split(',') for l in said.stdout.splitlines())] if said.returncode == 0 else []
+    every = [(i.strip(), uuid.strip(), float(mb) / 1024 if mb.strip().isdigit() else 16.) for i, uuid, mb in (l.split(',') for l in said.stdout.splitlines())] if said.returncode == 0 else []
     if (allowed := os.environ.get('CUDA_VISIBLE_DEVICES')) is None: return {i: gb for i, _, gb in every}
     known = lambda name: [gb for i, uuid, gb in every if name == i or name.startswith('GPU-') and uuid.startswith(name) or name.startswith('MIG-')]
     return {name: min(gb) for name in map(str.strip, allowed.split(',')) if (gb := known(name))}
@@ -206,8 +206,7 @@ def run(recipe, bar=None, environ=None):
     "Train `recipe`, as far as that is not done, and leave its page; gives the folder of the record. `BlockingIOError` where another process is at it, `RuntimeError` where it failed; notebook and log of a failure lie in the workshop."
     home, work = runs.folder(recipe), runs.workshop(recipe)
     runs.writable(home); runs.writable(work)
-    paths = {k: str(Path(v).expanduser().resolve()) for k in ('data', 'out') if (v := getattr(recipe, k))}  # a kernel works in another folder
-    execute(EXPERIMENTS/'train.ipynb', path(recipe), recipes.differs(recipe) | paths, work/'failed.log', bar, lock=work/'lock', environ=environ)
+    execute(EXPERIMENTS/'train.ipynb', path(recipe), recipes.differs(recipe) | recipes.files(recipe), work/'failed.log', bar, lock=work/'lock', environ=environ)
     (work/'failed.log').unlink(missing_ok=True)
     return home
 

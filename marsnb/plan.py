@@ -18,8 +18,9 @@ from .core import MarsError, ROOT, nearest, rng
 
 # %% ../nbs/11c_plan.ipynb #1fb59464
 def find(pattern):
-    "The recipe files that `pattern` names, in order: a file, team/row, or several such as `hendrix/*` or `*`."
+    "The recipe files that `pattern` names, in order: a file, team/row, or several such as `hendrix/*` or `*`. Raises `MarsError` where there are none, or no recipes at all."
     if str(pattern).endswith(('.yml', '.yaml')): return [Path(pattern)]
+    if not recipes.RECIPES.is_dir(): raise MarsError(f'{recipes.RECIPES}: no recipes are there; they come with a clone of marsnb, installed in it with: pip install -e .')
     known = {str(p.relative_to(recipes.RECIPES).with_suffix('')): p for p in sorted(recipes.RECIPES.glob('*/*.yml'))}
     if named := fnmatch.filter(known, pattern): return [known[n] for n in named]
     raise MarsError(f'{pattern!s:.80}: no such recipe; did you mean {nearest(pattern, known)}?')
@@ -51,6 +52,7 @@ MOST = 10_000  # runs of one sweep
 def read(name):
     "The sweep that `name` means: a file, a name in `nbs/experiments/sweeps`, a recipe, or recipes such as `hendrix/*`; gives recipes (files), seeds (None where the file says none) and overrides."
     path = next((p for p in (Path(name), SWEEPS/f'{name}.yml') if p.is_file()), None)
+    if not path and not SWEEPS.is_dir(): find('*')
     if not path and (str(name).endswith(('.yml', '.yaml')) or not ('/' in name or '*' in name)): raise MarsError(f'{name}: no such sweep; did you mean {nearest(name, [p.stem for p in SWEEPS.glob("*.yml")])}?')
     values = recipes.read_yaml(path) if path else {'recipes': [name]}
     if path and 'recipes' not in values and set(values) & set(recipes.FIELDS): values = {'recipes': [str(path)]}
@@ -87,7 +89,7 @@ def plan(names, profile='', seeds=(), **fixed):
         said = {p: dataclasses.asdict(recipes.load(p)) for p in sweep.recipes}
         for seed, p, more in itertools.product(each, sweep.recipes, sweep.overrides):
             for r in _with_members(recipes.make(said[p] | ({'profile': profile} if profile else {}) | seed | more | fixed, f'{name}: {p}')):
-                if (there := found.setdefault(runs.folder(r), r)).data != r.data: raise MarsError(f'{name}: {name_of(r)} on {there.data or "the usual data"} and on {r.data or "the usual data"} would lie in one folder, {runs.folder(r)}; name the files otherwise: what stands before the first _ counts')
+                if (there := found.setdefault(runs.folder(r), r)).data != r.data: raise MarsError(f'{name}: {name_of(r)} on {there.data or "the usual data"} and on {r.data or "the usual data"} would lie in one folder, {runs.folder(r)}; name the files otherwise: what stands before the first _ or - counts')
     return list(found.values())
 
 def _with_members(recipe):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'BOUNDS', 'NEEDS', 'WORDS', 'MOST', 'RECIPES', 'PRECISIONS', 'Recipe', 'Profile',
-           'make', 'read_yaml', 'load', 'of', 'differs', 'digest', 'named', 'precision', 'fastest', 'processor',
-           'bfloat16_processor', 'widths', 'build', 'class_weights', 'loss', 'augmentation', 'views', 'post', 'trains',
-           'members', 'Prepared', 'prepare', 'epochs', 'pseudo', 'pretraining']
+           'make', 'read_yaml', 'load', 'of', 'differs', 'files', 'digest', 'named', 'precision', 'fastest',
+           'processor', 'bfloat16_processor', 'widths', 'build', 'class_weights', 'loss', 'augmentation', 'views',
+           'post', 'trains', 'members', 'Prepared', 'prepare', 'epochs', 'pseudo', 'pretraining']
 
 # %% ../nbs/11_recipes.ipynb #19e4a60a
 import contextlib, dataclasses, functools, hashlib, inspect, json, math, platform, re
@@ -177,9 +177,20 @@ def differs(recipe):
     "The fields of `recipe` that are not the defaults."
     return {k: getattr(recipe, k) for k in FIELDS if getattr(recipe, k) != getattr(Recipe(), k)}
 
+def files(recipe):
+    "The fields of `recipe` that name files, with whole paths: for a process that works in another folder."
+    whole = lambda path: str(Path(path).expanduser().resolve())
+    return {k: whole(v) for k in ('data', 'out') if (v := getattr(recipe, k))} | ({'clean': lists} if (lists := _lists(recipe.clean, whole)) != recipe.clean else {})
+
+def _lists(clean, f):
+    "The cleaning steps `clean` with f(path) for the path of each discard list."
+    path = lambda step: step['discard'].get('path') if isinstance(step, dict) and isinstance(step.get('discard'), dict) else None
+    return [step | {'discard': step['discard'] | {'path': f(p)}} if isinstance(p := path(step), str) else step for step in clean]
+
 def digest(recipe):
-    "A short fingerprint of what is trained and how: everything but seed, data, note and place."
+    "A short fingerprint of what is trained and how: everything but seed, data, note and place; of discard lists what they hold, not where."
     said = {k: v for k, v in differs(recipe).items() if k not in ('seed', 'data', 'note', 'out')} | {'afford': PROFILES[recipe.profile]}
+    if 'clean' in said: said['clean'] = _lists(recipe.clean, lambda path: hashlib.sha256(file.read_bytes()).hexdigest() if (file := Path(path).expanduser()).is_file() else path)
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
 # %% ../nbs/11_recipes.ipynb #73e39029
@@ -377,6 +388,7 @@ def _check_training(recipe):
     for key in 'reduce', 'stop', 'adaptive', 'schedule_args':
         for k, v in getattr(recipe, key).items():
             if k != 'monitor' and type(v) not in (int, float): raise MarsError(f'{key}: {k} must be a number, not {v!r:.60}')
+            if (k in ('patience', 'cycles') or (key, k) == ('adaptive', 'alpha')) and v <= 0: raise MarsError(f'{key}: {k} must be above 0, not {v!r:.60}')
     train._steady(recipe.reduce, schedule)
     if unknown := set(recipe.consistency) - {'augment', 'weight', 'confidence'}: raise MarsError(f'consistency: augment, weight and confidence are known, not {min(unknown)!r:.60}')
 

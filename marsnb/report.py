@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TEAMS', 'VARIANT', 'CALLED', 'FILES', 'title', 'slug', 'place', 'plain', 'describe', 'afforded', 'on_mars', 'tidy',
-           'precision', 'shares', 'figures', 'flat', 'data_of', 'profile_of', 'records', 'suites', 'main', 'comparable',
-           'as_trained', 'changed', 'worded', 'change', 'variant', 'to_csv', 'lies', 'command', 'commands', 'versions',
-           'licences', 'remarks', 'settings', 'training', 'parts', 'besides', 'plot_history', 'history', 'curves',
-           'tile_accuracy', 'ranked', 'gallery']
+           'folded', 'precision', 'shares', 'figures', 'flat', 'data_of', 'profile_of', 'records', 'suites', 'main',
+           'comparable', 'as_trained', 'changed', 'worded', 'change', 'variant', 'to_csv', 'lies', 'recipe_file',
+           'command', 'commands', 'versions', 'licences', 'remarks', 'settings', 'training', 'parts', 'besides',
+           'plot_history', 'history', 'curves', 'tile_accuracy', 'ranked', 'gallery']
 
 # %% ../nbs/12_report.ipynb #4767cd9d
 import dataclasses, hashlib, html, json, re, textwrap
@@ -80,6 +80,10 @@ def tidy(table, **formats):
     rows = ([_cell('th scope="row"', i, '{}')] * index + [_cell('td', *v) for v in zip(row, forms, kinds)] for i, row in zip(table.index, table.itertuples(index=False, name=None)))
     body = '\n'.join(f'<tr>{"".join(r)}</tr>' for r in rows)
     return HTML(f'<table class="dataframe">\n<thead><tr>{"".join(head)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>')
+
+def folded(summary, table, **formats):
+    "`table` for a page, folded behind the words `summary`."
+    return HTML(f'<details><summary>{html.escape(summary)}</summary>\n{tidy(table, **formats).data}\n</details>')
 
 def precision(value):
     "A precision for a table: a class that was never predicted has none."
@@ -199,7 +203,7 @@ def lies(r):
     "The folder of the run `r`, a row of the table of records, as seen from the clone."
     return '/'.join(['runs' if r.suite.endswith('-quick') else 'book/runs', *r.path.parts[-4:]])
 
-def _recipe(team, row):
+def recipe_file(team, row):
     "The file of a row's recipe, None where there is none."
     file = recipes.RECIPES/team/f'{row}.yml'
     return file if re.fullmatch('[a-z0-9_]+/[a-z0-9_]+', f'{team}/{row}') and file.exists() else None
@@ -208,7 +212,7 @@ def command(r):
     "The command that makes the run `r`, a row of the table of records, again: `train` where it is a row's recipe as it stands now, else `reproduce`, which takes everything from the record."
     data, _, profile = r.suite.partition('-')
     own = f' --profile {profile}' + (f' --seed {r.seed}' if r.seed else '')
-    file = _recipe(r.team, r.row)
+    file = recipe_file(r.team, r.row)
     stands = file and profile in recipes.PROFILES and recipes.digest(dataclasses.replace(recipes.load(file), profile=profile)) == r.digest
     what = f'train {r.team}/{r.row}{own}' if stands else f'reproduce {lies(r)}'
     return f'marsnb {what}' + ('' if data == 'synthetic' else f' --data {FILES.get(data, f"{data}.npz")}')
@@ -238,7 +242,7 @@ def _licence(name):
 # %% ../nbs/12_report.ipynb #41fd2aea
 def remarks(record):
     "Why the settings of `record` are what they are, as the comments in its row's recipe have it: where a report says so, what is our choice. {setting: remark}, of those that are still the same there; under '' what it says of itself."
-    if not (file := _recipe(str(record.get('team')), str(record.get('row')))): return {}
+    if not (file := recipe_file(str(record.get('team')), str(record.get('row')))): return {}
     found, key, now = {}, '', vars(recipes.load(file))
     for line in file.read_text(encoding='utf-8').splitlines():
         key = m[1] if (m := re.match(r'(\w+):', line)) else key

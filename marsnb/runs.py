@@ -27,7 +27,7 @@ BOOK_RUNS = ROOT/'book'/'runs'
 def suite(recipe):
     "Name of the comparable runs that `recipe` belongs to: data and profile, as in `ai4mars-cpu` or `synthetic-quick`."
     path = Path(recipe.data) if recipe.data else data_path()
-    return f"{path.stem.split('_')[0] if path else 'synthetic'}-{recipe.profile}"
+    return f"{path.stem.replace('-', '_').split('_')[0] if path else 'synthetic'}-{recipe.profile}"
 
 def place(recipe):
     "The folder of the run below its root: suite/team/row/seed; the row has a fingerprint where `recipe` differs from the row's file."
@@ -69,8 +69,10 @@ def _version(name):
     except metadata.PackageNotFoundError: return None
 
 def _revision():
-    "The commit of the code that runs, with `-dirty` where `marsnb` or the notebooks are not as in that commit; None outside a repository."
-    git = lambda *args: subprocess.run(['git', '-C', ROOT, *args], capture_output=True, text=True).stdout.strip()
+    "The commit of the code that runs, with `-dirty` where `marsnb` or the notebooks are not as in that commit; None outside a repository or without git."
+    def git(*args):
+        try: return subprocess.run(['git', '-C', ROOT, *args], capture_output=True, text=True).stdout.strip()
+        except OSError: return ''  # there is no git
     commit = git('rev-parse', '--short', 'HEAD')
     return commit and commit + ('-dirty' if git('status', '--porcelain', '--', 'marsnb', 'nbs') else '') or None
 
@@ -266,8 +268,8 @@ def _found(recipe, ready, net):
     val = tiles.images[parts.val], tiles.masks[parts.val]
     if recipe.temperature:
         plain = as_measured(net, recipe, {})
-        found['temperature'] = infer.temperature(plain, *val)
-        found['ece'] = {'before': _ece(plain, tiles, parts.test), 'after': _ece(infer.calibrated(plain, found['temperature']), tiles, parts.test)}
+        found['temperature'] = infer.temperature(plain, *val, recipe.predict_background)
+        found['ece'] = {k: _ece(infer.calibrated(plain, t), tiles, parts.test, recipe.predict_background) for k, t in (('before', 1.), ('after', found['temperature']))}
     if recipe.thresholds: found['thresholds'] = infer.thresholds(as_measured(net, recipe, found), *val, recipe.predict_background).tolist()
     return found
 
@@ -282,16 +284,19 @@ def measured(recipe, ready, net):
     test = {'predictions': masks['test'], 'tiles': parts.test, 'groups': ready.groups[parts.test], 'confusions': evaluate.per_tile(tiles.masks[parts.test], masks['test']).astype(np.uint16)}
     return figures | own, test, said(tiles.unlabelled[:0 if recipe.seed else UNLABELLED])
 
-def _ece(net, tiles, ids):
+def _ece(net, tiles, ids, background):
+    "The calibration error of `net` on the tiles `ids`, over all classes where it may say `background`, else over those of terrain."
     from marsnb import evaluate, infer
-    return float(evaluate.ece(sum(evaluate.reliability(y[None], np.asarray(p)[None])[0] for y, p in zip(tiles.masks[ids], infer.probabilities(net, tiles.images[ids])))))
+    p = infer.probabilities(net, tiles.images[ids])
+    if not background: p = p * [0, 1, 1, 1, 1] / p[..., 1:].sum(-1, keepdims=True)
+    return float(evaluate.ece(evaluate.reliability(tiles.masks[ids], p).sum(0)))
 
 # %% ../nbs/11a_runs.ipynb #a8d50b63
 def execute(recipe, ready):
     "Train `recipe` on what `recipes.prepare` made `ready`, measure it, write its files and its record, which is returned. Goes on where it was interrupted."
     home, work, sha256 = folder(recipe), workshop(recipe), fingerprint(ready.tiles)
     writable(home); writable(work)
-    if (data_path() or recipe.data) and (there := read(home)) and there['environment']['data_sha256'] != sha256: raise MarsError(f'{home}: holds the record of other data of that name; name another folder with out, name the data file otherwise (what stands before the first _ counts), or remove that record')
+    if (data_path() or recipe.data) and (there := read(home)) and there['environment']['data_sha256'] != sha256: raise MarsError(f'{home}: holds the record of other data of that name; name another folder with out, name the data file otherwise (what stands before the first _ or - counts), or remove that record')
     if recipes.trains(recipe):
         more, about, before = with_pseudo_labels(recipe, ready) if recipe.pseudo else (ready, {}, [0, 0])
         net, history, spent = trained(recipe, more)
