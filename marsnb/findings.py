@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from . import metrics, recipes, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, folded, gallery, on_mars, place, plain, precision, profile_of, suites, tidy, title
+from .report import CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, folded, gallery, on_mars, place, plain, precision, profile_of, recipe_file, suites, tidy, title
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -56,7 +56,7 @@ COLOURS = dict(zip(TEAMS, sns.color_palette('colorblind').as_hex()))
 
 def plot_ladder(rows, records=None):
     "The table `rows` of `standing` as a ladder: mean IoU with its interval, small points for the seeds in `records`, and beside each row its cost."
-    fig, ax = plt.subplots(figsize=(5.6, 1. + .22 * len(rows)), layout='constrained')
+    fig, ax = plt.subplots(figsize=(7, 1. + .22 * len(rows)), layout='constrained')
     for i, r in enumerate(rows.itertuples()):
         if not np.isnan(r.low): ax.plot([r.low, r.high], [i, i], color=COLOURS.get(r.team, 'black'), lw=2, alpha=.6)
         if records is not None: ax.plot(own := verdicts.row_of(records, r.team, r.row)['test miou'], [i] * len(own), '|', color=COLOURS.get(r.team, 'black'), ms=6, mew=1)
@@ -92,7 +92,7 @@ def ladder(rows, records):
     "The table `rows` of `standing` for a page, with each row's difference to the best one."
     value, low, high, *_ = zip(*(d or [np.nan] * 5 for d in to_best(rows, records)))
     shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, '95 %': [span(*i) for i in zip(rows.low, rows.high)], 'to the best': value, '95 % of that': [span(*i, '{:+.3f}') for i in zip(low, high)], 'seeds': rows.seeds}
-                         | {c: rows[c] for c in CLASSES[1:]} | {'score': rows.score, 'mean of seeds': rows['mean'], 'parameters': rows.parameters, 'minutes': rows.minutes})
+                         | {c: rows[c] for c in CLASSES[1:]} | {'score': rows.score} | ({'mean of seeds': rows['mean']} if rows.seeds.max() > 1 else {}) | {'parameters': rows.parameters, 'minutes': rows.minutes})
     return tidy(shown, minutes='{:.1f}', **{'to the best': '{:+.3f}'})
 
 # %% ../nbs/12b_findings.ipynb #eddb4544
@@ -148,7 +148,7 @@ def _measured(runs, base, ours):
     "What was measured of a row on test in the figure `ours`: level, interval, seeds, change against `base`, its interval and the probability that the row is better."
     at, d = verdicts.level(runs, ours), None if base.empty or runs.row.iloc[0] == base.row.iloc[0] else verdicts.difference(runs, base, ours)
     change = {} if d is None else {'measured change': d.value, 'change 95 %': span(d.low, d.high, '{:+.3f}'), 'probability better': verdicts.probability(d, 1)}
-    return {'measured': at.value, '95 %': span(at.low, at.high), 'mean of seeds': at.mean, 'seeds': at.seeds, 'measured as': f'{ours}, test'} | change
+    return {'measured': at.value, '95 %': span(at.low, at.high), 'mean of seeds': at.mean if at.seeds > 1 else np.nan, 'seeds': at.seeds, 'measured as': f'{ours}, test'} | change
 
 def _line(row, head, runs, base, usual):
     "What was reported (`head`, None where nothing was) and measured (`runs`) of a row, figures of val beside reported ones of val; in the figure `usual` where nothing alike was reported."
@@ -240,18 +240,20 @@ def front(rows, cost):
 
 def plot_cost(rows):
     "Mean IoU against parameters and against minutes of training, both logarithmic; what no cheaper row beats is named, times only where all rows were trained on one device."
-    fig, axs = plt.subplots(2, 1, figsize=(5.6, 8), layout='constrained')
+    fig, axs = plt.subplots(2, 1, figsize=(6.4, 8), layout='constrained')
+    shown, one = rows.assign(team=rows.team.map(lambda t: TEAMS.get(t, t))), rows.device.nunique() == 1
     colours = {TEAMS.get(t, t): COLOURS.get(t, 'black') for t in rows.team.unique()}
     for ax, cost, label in zip(axs, ('parameters', 'minutes'), ('parameters', 'minutes of training')):
-        alike, marks = cost == 'parameters' or rows.device.nunique() == 1, {'style': 'device'} if cost == 'minutes' else {}
-        sns.scatterplot(rows.assign(team=rows.team.map(lambda t: TEAMS.get(t, t))), x=cost, y='value', hue='team', palette=colours, legend=('full' if marks and not alike else False) if cost == 'minutes' else 'full', ax=ax, s=36, zorder=3, **marks)
-        best = rows[front(rows, cost)].sort_values(cost) if alike else rows[:0]
+        marks = {} if one or cost == 'parameters' else {'style': 'device'}
+        sns.scatterplot(shown, x=cost, y='value', hue='team', palette=colours, ax=ax, s=36, zorder=3, **marks)
+        best = rows[:0] if marks else rows[front(rows, cost)].sort_values(cost)
         ax.step(best[cost], best.value, where='post', color='#999999', lw=1)
         late = best[cost] > np.sqrt(rows[cost].min() * rows[cost].max())
         for x, y, name, side in zip(best[cost], best.value, named(best), late): ax.annotate(name, (x, y), xytext=(-5 if side else 5, 4), textcoords='offset points', fontsize=8, ha='right' if side else 'left')
         ax.set(xscale='log', xlabel=label, ylabel='mean IoU, test'); ax.margins(.12); ax.grid(alpha=.3)
         ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=EngFormatter(), minor_locator=NullLocator())
-        if ax.get_legend(): ax.legend(fontsize=7, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
+        key = ax.get_legend_handles_labels(); ax.get_legend().remove()
+    fig.legend(*key, fontsize=8, frameon=False, loc='outside lower center', ncols=2)
     fig.set_label(f'Mean IoU against cost of {len(rows)} rows. No row as small beats: ' + ', '.join(named(rows[front(rows, 'parameters')])))
     return fig
 
@@ -313,7 +315,9 @@ def base(records):
     first = _varied(records)
     kin = sorted({(r.team, r.row.rpartition('-')[0]) for r in first.itertuples() if re.fullmatch(VARIANT, r.row)})
     own = [runs_of for team, row in kin if len(runs_of := verdicts.row_of(first, team, row))]
-    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(runs.read(o.path.iloc[0])['recipe'].get('note', ''))} {afforded(profile_of(first.suite.iloc[0]))}" for o in own)
+    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(_note(o))} {afforded(profile_of(first.suite.iloc[0]))}" for o in own)
+
+def _note(runs_of): return recipes.load(file).note if (file := recipe_file(*runs_of[['team', 'row']].iloc[0])) else runs.read(runs_of.path.iloc[0])['recipe'].get('note', '')
 
 def gains(changes):
     "The table `changes` of `ideas`, for a page."
@@ -448,17 +452,19 @@ def overview(judged):
     known, waiting = split(judged)
     called = lambda js: {'claim': [j.claim.claim for j in js], 'team': [TEAMS.get(j.claim.team, j.claim.team) for j in js]}
     size = lambda j: '' if 'size' not in j.table else ', '.join(dict.fromkeys(filter(None, j.table['size'])))
-    table = tidy(pd.DataFrame({**called(known), 'verdict': [j.verdict for j in known], 'probability': [j.probability for j in known], 'size against report': [size(j) for j in known], 'measured': [f"{(j.table.verdict != verdicts.WAITING).sum()} of {len(j.table)}" for j in known], 'profile': ['; '.join([profile_of(j.suite), *map(_elsewhere, j.others)]) for j in known]}), probability='{:.2f}')
+    said = lambda j: j.verdict + (f' ({n} of {len(j.table)} measured)' if (n := (j.table.verdict != verdicts.WAITING).sum()) < len(j.table) else '')
+    table = tidy(pd.DataFrame({**called(known), 'verdict': [said(j) for j in known], 'probability': [j.probability for j in known], 'size against report': [size(j) for j in known], 'profile': ['; '.join([profile_of(j.suite), *map(_elsewhere, j.others)]) for j in known]}), probability='{:.2f}')
     more = pd.DataFrame({**called(waiting), 'quotation': [j.claim.quotation for j in waiting], 'source': [j.claim.source for j in waiting]})
     return [table] * bool(known) + [folded(f'Not measured yet: {len(waiting)}', more)] * bool(waiting)
 
 def _comparisons(j):
     "The comparisons of the claim `j`, a `Judged`, in the profile that judges it, then what is measured of them in others: a table for a page."
     shown = pd.concat([t.assign(profile=profile_of(s)) for s, t in [(j.suite, j.table), *((o.suite, o.table[o.table.verdict != verdicts.WAITING]) for o in j.others)]], ignore_index=True)
-    shown['95 %'] = [span(*i, '{:+.3f}') for i in zip(shown.low, shown.high)]
-    if 'in miou' in shown: shown['in miou'] = ['' if np.isnan(v) else f'{v:+.3f}' + ('' if np.isnan(low) else f' ({span(low, high, "{:+.3f}")})') for v, low, high in zip(shown['in miou'], shown['miou low'], shown['miou high'])]
-    order = ['comparison', 'rows', 'value', 'difference', '95 %', 'reported', 'size', 'in miou', 'verdict', 'probability', 'profile', 'seeds']
-    return tidy(shown[[c for c in order if c in shown and not shown[c].isin(['', np.nan]).all()]], difference='{:+.3f}', reported='{:+.3f}', probability='{:.2f}')
+    within = lambda values, lows, highs: ['' if np.isnan(v) else f'{v:+.3f}' + ('' if np.isnan(low) else f' ({span(low, high, "{:+.3f}")})') for v, low, high in zip(values, lows, highs)]
+    for k, low, high in (('value', 'low', 'high'), ('difference', 'low', 'high'), ('in miou', 'miou low', 'miou high')):
+        if k in shown: shown[k] = within(shown[k], shown[low], shown[high])
+    order = ['comparison', 'rows', 'value', 'difference', 'reported', 'size', 'in miou', 'verdict', 'probability', 'profile', 'seeds']
+    return tidy(shown[[c for c in order if c in shown and not shown[c].isin(['', np.nan]).all()]].rename(columns={k: f'{k} (95 %)' for k in ('value', 'difference', 'in miou')}), reported='{:+.3f}', probability='{:.2f}')
 
 def _elsewhere(j): return f'{profile_of(j.suite)}: {j.verdict}'
 
