@@ -68,12 +68,13 @@ def test_all_records_are_one_csv(built):
 
 
 def test_every_claim_has_a_verdict(built):
-    shown, waiting = list(tables(html(built)/'claims.html'))[0], the_table(html(built)/'claims.html', 'team')
-    assert sorted([*shown.claim, *waiting.claim]) == sorted(c.claim for c in verdicts.claims()) and list(shown)[:2] == ['verdict', 'probability']
-    order = [verdicts.WORDS.index(w) for w in shown.verdict]
-    assert order == sorted(order) and verdicts.WAITING not in set(shown.verdict) and len(waiting)
-    assert shown.verdict[shown.probability >= verdicts.SURE].isin(['holds', 'seems to hold']).all() and (shown.probability >= verdicts.SURE).any()
-    text, noted = (html(built)/'claims.html').read_text(), [c for c in verdicts.claims() if c.note]
+    shown, waiting = list(tables(html(built)/'claims.html'))[:2]
+    assert sorted([*shown.claim, *waiting.claim]) == sorted(c.claim for c in verdicts.claims()) and list(shown)[:4] == ['claim', 'team', 'verdict', 'probability'] and 'quotation' in waiting
+    words = shown.verdict.str.partition(' (')[0]
+    order = [verdicts.WORDS.index(w) for w in words]
+    assert order == sorted(order) and verdicts.WAITING not in set(words) and len(waiting)
+    assert words[shown.probability >= verdicts.SURE].isin(['holds', 'seems to hold']).all() and (shown.probability >= verdicts.SURE).any()
+    text, noted = (html(built)/'claims.html').read_text().replace('’', "'"), [c for c in verdicts.claims() if c.note]
     assert noted and all((c.note in text) == (c.claim in set(shown.claim)) for c in noted)
 
 
@@ -90,7 +91,7 @@ def test_each_team_has_a_part_with_its_own_tables(built):
     said = findings.reported()
     for team in said.team.unique():
         page = html(built)/'teams'/f'{team}.html'
-        theirs, both = the_table(page, 'row'), list(tables(page))[1]
+        both, theirs = the_table(page, 'row'), pd.concat([t for t in tables(page) if 'source' in t])
         assert set(theirs.row) == set(said[said.team == team].row.str.replace('_', ' ')) and {'reported', 'measured', 'reported as'} <= set(both)
         assert 'difference' not in both, 'the data is not the same'
 
@@ -166,7 +167,7 @@ def hostile(folder):
     made_up.suite(folder, rows=4)
     name = '<img src=x onerror=window.hacked=1>'
     for home in (folder/'ai4mars-gpu'/'hendrix'/name/'0', folder/'ai4mars-gpu'/name/'baseline'/'0', folder/f'{name}-gpu'/'hendrix'/'baseline'/'0'):
-        made_up.record(home, 0, .5, note=EVIL, backend=EVIL, device=EVIL, revision=EVIL, packages={EVIL: EVIL}, data_sha256=EVIL)
+        made_up.record(home, 0, .5, note=EVIL, backend=EVIL, device=EVIL, revision=EVIL, packages={EVIL: EVIL}, **({'data_sha256': EVIL} if name in home.parts[-4] else {}))  # rows on other data than most are not shown beside others
         record = json.loads((home/'record.json').read_text())
         record |= {k: EVIL for k in ('suite', 'team', 'row', 'digest')} | {'recipe': {'note': EVIL + FENCE, EVIL: {EVIL: [EVIL]}}}
         (home/'record.json').write_text(json.dumps(record))
