@@ -22,9 +22,10 @@ from .data import synthetic
 
 # %% ../nbs/03_blocks.ipynb #9a310512
 def _fused(self, x, training=None, mask=None):
-    "What Keras' batch normalisation computes of x (b, h, w, ch), in TensorFlow's one operation instead of a dozen that each pass over memory."
+    "What Keras' batch normalisation computes of x (b, h, w, ch), in TensorFlow's one operation instead of a dozen that each pass over memory; in float32 where channels do not come in sixteens, for which oneDNN has nothing fast in bfloat16."
     from tensorflow.compat.v1.nn import fused_batch_norm
     if len(x.shape) != 4: return type(self).call(self, x, training)
+    if x.shape[-1] % 16 and x.dtype == 'bfloat16': return ops.cast(_fused(self, ops.cast(x, 'float32'), training), x.dtype)
     weights, own = (x, self.gamma.value, self.beta.value), {'epsilon': self.epsilon}
     if not (training and self.trainable): return fused_batch_norm(*weights, self.moving_mean.value, self.moving_variance.value, is_training=False, **own)[0]
     y, mean, variance = fused_batch_norm(*weights, **own)
