@@ -276,6 +276,7 @@ def _check(name, shape, n_classes, widths, patch):
 def architecture(build):
     "Decorator for `build(shape, n_classes, widths, ...) -> input, logits`: refuse in one line, before any layer is built, what does not fit; else the model."
     sig = inspect.signature(build)
+    if 'widths' not in sig.parameters: raise MarsError(f'{build.__name__}: an architecture takes shape, n_classes and widths; give widths a default')
     known = {**{k: p.default for k, p in sig.parameters.items()}, 'l2': 0}
     @functools.wraps(build)
     def checked(shape, n_classes, widths=known['widths'], *, l2=0, name=build.__name__, **own):

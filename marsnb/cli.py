@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILE', 'DATA', 'WHERE', 'plain', 'Within', 'cli', 'data', 'info', 'convert', 'use', 'in_a_line', 'train',
-           'reproduce', 'show_unlike', 'where', 'placed', 'follow', 'sweep', 'pages', 'report', 'publish', 'book',
-           'predict_tiles', 'predict_images', 'predict', 'main']
+           'going_on', 'reproduce', 'show_unlike', 'where', 'placed', 'follow', 'sweep', 'pages', 'report', 'publish',
+           'book', 'predict_tiles', 'predict_images', 'predict', 'main']
 
 # %% ../nbs/13_cli.ipynb #053e9e0a
 import contextlib, itertools, os, signal, sys
@@ -84,15 +84,26 @@ def in_a_line():
 @PROFILE
 @click.option('--seed', type=int, help='draws split, weights, order and augmentation; default: what the recipe says, else 0')
 @DATA
-def train(recipe, profile, seed, data):
+@click.option('--again', is_flag=True, help='also what is done or begun: its record and state are removed first')
+def train(recipe, profile, seed, data, again):
     "Train RECIPE, a file or team/row, and leave its page and record; an ensemble after its members."
     from marsnb import page, plan, runs
     todo = plan.plan([recipe], profile, [] if seed is None else [seed], **use(data))
     for r, sha256 in zip(todo, plan.fingerprints(todo)):
-        with in_a_line():
-            if not plan.done(r, sha256): page.run(r, sys.stderr)
-        result = runs.read(runs.folder(r))['result']['test']
-        click.echo(f'{runs.folder(r)}: test miou {result["miou"]:.4f}, score {result["score"]:.4f}')
+        if again: runs.forget(r)
+        with in_a_line(), going_on(): before = plan.done(r, sha256) or page.run(r, sys.stderr)
+        record, remark = runs.read(runs.folder(r)), ''
+        if before == record: remark = '; done before' + (', with other code of networks, losses or training than today\'s: --again trains it anew' if record['environment'].get('code', runs.code()) != runs.code() else '')
+        val, test = (record['result'][p] for p in ('val', 'test'))
+        click.echo(f'{runs.folder(r)}: test miou {test["miou"]:.4f}, score {test["score"]:.4f}; val miou {val["miou"]:.4f}{remark}')
+
+@contextlib.contextmanager
+def going_on():
+    "Whoever interrupts what happens within is told that the same command goes on."
+    try: yield
+    except (KeyboardInterrupt, SystemExit):
+        click.echo('stopped; the same command goes on', err=True)
+        raise
 
 # %% ../nbs/13_cli.ipynb #8c69f31e
 @cli.command()

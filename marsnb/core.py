@@ -23,7 +23,9 @@ PALETTE = ('#bbbbbb', '#d55e00', '#0072b2', '#f0e442', '#b3005e')
 
 # %% ../nbs/00_core.ipynb #5924e047
 class MarsError(ValueError):
-    "A mistake in a file, a recipe or a command: one line that says what, where and what to do. The command line shows it and ends with exit code 2."
+    "A mistake in a file, a recipe or a command: one line that says what, where and what to do. The command line shows it and ends with exit code 2, a notebook without a traceback."
+
+    def _render_traceback_(self): return [f'{type(self).__name__}: {self}']
 
 # %% ../nbs/00_core.ipynb #b9394d97
 def nearest(word, words):

@@ -58,8 +58,15 @@ def start(f, *args):
             forkserver.set_forkserver_preload(PRELOADED)
             forkserver.ensure_running()
     process = context.Process(target=f, args=args)
-    process.start()
+    try: process.start()
+    except EOFError: raise RuntimeError(_broken()) from None
     return process
+
+def _broken():
+    "Why no process could be forked: the one that all are forked from ended by itself while it imported."
+    said = subprocess.run([sys.executable, '-c', 'import ' + ', '.join(PRELOADED)], capture_output=True, text=True, cwd=ROOT).stderr.strip().splitlines()
+    at = [l.strip() for l in said if l.startswith('  File')][-1:]
+    return f'marsnb cannot be imported: {" ".join([*at, *said[-1:]])}' if at else 'no process could be started; try again'
 
 # %% ../nbs/11b_page.ipynb #63ac20ef
 def hold(path, seconds=5):
@@ -175,7 +182,7 @@ def tidy(*folders):
 def _both(log, bar):
     def write(text):
         log.write(text)
-        if bar and 'epoch' in text: bar.write(text)
+        if bar and ('epoch' in text or text == '\n'): bar.write(text)
     def flush():
         log.flush()
         if bar: bar.flush()

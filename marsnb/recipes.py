@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'BOUNDS', 'NEEDS', 'WORDS', 'MOST', 'RECIPES', 'PRECISIONS', 'Recipe', 'Profile',
-           'make', 'read_yaml', 'load', 'of', 'differs', 'files', 'digest', 'named', 'precision', 'fastest',
+           'make', 'Loader', 'read_yaml', 'load', 'of', 'differs', 'files', 'digest', 'named', 'precision', 'fastest',
            'processor', 'bfloat16_processor', 'widths', 'build', 'class_weights', 'loss', 'augmentation', 'views',
            'post', 'trains', 'members', 'Prepared', 'prepare', 'epochs', 'pseudo', 'pretraining']
 
@@ -140,12 +140,19 @@ def _weight(node, known):
         known[node] = 1 + sum(_weight(n, known) for part in (node.value if isinstance(node, yaml.CollectionNode) else ()) for n in (part if isinstance(part, tuple) else (part,)))
     return known[node]
 
+RECIPES = ROOT/'nbs'/'experiments'/'recipes'
+
+class Loader(yaml.SafeLoader):
+    "YAML as most people write it: 1e-3 is a number, too (PyYAML would have 1.0e-3)."
+
+Loader.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789'))
+
 def read_yaml(path):
     "The mapping in the YAML file at `path`; no tags, no code. Raises `MarsError` with the line where it is not readable."
     try:
         with open(path, encoding='utf-8') as f: text = f.read(MOST + 1)
         if len(text) > MOST: raise MarsError(f'{path}: more than {MOST:,} characters are too many for a recipe')
-        loader = yaml.SafeLoader(text)
+        loader = Loader(text)
         node = loader.get_single_node()
         if _weight(node, {}) > MOST: raise MarsError(f'{path}: its aliases stand for more than {MOST:,} values, or for themselves')
         values = node and loader.construct_document(node) or {}
@@ -159,8 +166,10 @@ def read_yaml(path):
     return values
 
 def load(path):
-    "The `Recipe` in the YAML file at `path`."
-    return make(read_yaml(path), str(path))
+    "The `Recipe` in the YAML file at `path`. Raises `MarsError` also where one of those of the project is filed under another team or row than it names."
+    recipe, home = make(read_yaml(path), str(path)), Path(path).resolve().parent
+    if home.parent == RECIPES and (recipe.team, recipe.row) != (home.name, Path(path).stem): raise MarsError(f'{path}: says team {recipe.team or "none"} and row {recipe.row or "none"}; write team: {home.name} and row: {Path(path).stem}, or file it otherwise')
+    return recipe
 
 # %% ../nbs/11_recipes.ipynb #0e745c41
 _IPYTHON = {'In', 'Out', 'exit', 'quit', 'get_ipython', 'open'}
@@ -171,8 +180,6 @@ def of(names):
     return make({k: said[k] for k in names.setdefault('_parameters', list(said)) if k in said}, 'parameters')
 
 # %% ../nbs/11_recipes.ipynb #df46ed90
-RECIPES = ROOT/'nbs'/'experiments'/'recipes'
-
 def differs(recipe):
     "The fields of `recipe` that are not the defaults."
     return {k: getattr(recipe, k) for k in FIELDS if getattr(recipe, k) != getattr(Recipe(), k)}
@@ -250,8 +257,21 @@ def build(recipe, n_classes=N_CLASSES):
     "The network of `recipe`, a `keras.Model`, with fresh weights and `n_classes` outputs a pixel: no data and no file is touched."
     from marsnb import blocks  # Keras takes seconds to import: who only reads recipes need not wait
     from marsnb.models import all as models
-    f = named(models, recipe.model, 'architecture')
-    with _computing_in(precision(recipe)), _in_a_line(f'model {recipe.model} with {recipe.model_args!r:.80}'): return f((*TILE, 1), n_classes, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
+    try: f = named(models, recipe.model, 'architecture')
+    except MarsError as e: raise MarsError(f'{e} (one of your own is imported in nbs/06z_models.all.ipynb, and exported with nbdev_export)') from None
+    with _computing_in(precision(recipe)), _in_a_line(f'model {recipe.model} with {recipe.model_args!r:.80}'): net = f((*TILE, 1), n_classes, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
+    return _trainable(net, f'model {recipe.model}', n_classes)
+
+def _trainable(net, what, n_classes):
+    "The network `net`; a `MarsError` where it could not be trained or its file not be opened."
+    import keras
+    from marsnb import netfile
+    if not isinstance(net, keras.Model): raise MarsError(f'{what}: gives no keras.Model; write @architecture above it')
+    if net.outputs[0].shape[1:] != (*TILE, n_classes): raise MarsError(f'{what}: gives {net.outputs[0].shape[1:]}, but {(*TILE, n_classes)} is expected, a logit of each class for each pixel')
+    if own := [l.name for l in net.layers if isinstance(l, keras.layers.Lambda)]: raise MarsError(f'{what}: {own[0]} is a Lambda layer, which no file may hold; use functions of keras.ops')
+    try: netfile.described(net.get_config())
+    except MarsError as e: raise MarsError(f'{what}: {e}, so its file could not be opened again; use layers of Keras and functions of keras.ops') from None
+    return net
 
 @contextlib.contextmanager
 def _in_a_line(what):
@@ -376,7 +396,9 @@ def _check_training(recipe):
     precision(recipe), pretraining(recipe), pseudo(recipe)
     if recipe.member_weights and (len(recipe.member_weights) != len(recipe.members) or min(recipe.member_weights) < 0 or not any(recipe.member_weights)): raise MarsError(f'member_weights: {len(recipe.members)} numbers from 0 up are expected, one a member, not {recipe.member_weights!r:.60}')
     if not trains(recipe): return
-    loss(recipe), augmentation(recipe), train._optimizer(recipe.optimizer, recipe.lr, recipe.optimizer_args)
+    with _in_a_line('losses'): value = loss(recipe)(np.ones((1, *TILE), np.uint8), np.zeros((1, *TILE, N_CLASSES), np.float32))
+    if tuple(value.shape): raise MarsError(f'losses: a number is expected of {list(recipe.losses)!r:.80}, not an array {tuple(value.shape)}')
+    augmentation(recipe), train._optimizer(recipe.optimizer, recipe.lr, recipe.optimizer_args)
     if recipe.weights_from: pick(losses.FROM_MASKS, recipe.weights_from, 'weights_from')
     for key in 'consistency', 'pretrain':
         with _in_a_line(key): augment.pipeline(getattr(recipe, key).get('augment', {}), recipe.seed)

@@ -94,7 +94,7 @@ def _share(gpus, name, devices=1):
 def board(todo):
     "The runs of the recipes `todo`: each with its state, waiting or done, and what is known of it."
     expected, sums = plan.seconds(todo), plan.fingerprints(todo)
-    return [SimpleNamespace(recipe=r, home=str(runs.folder(r)), lock=str(runs.workshop(r)/'lock'), name=plan.name_of(r), sha256=s, expected=e, began=None, took=None, progress=None, reason='', **_state(r, s)) for r, s, e in zip(todo, sums, expected)]
+    return [SimpleNamespace(recipe=r, home=str(runs.folder(r)), lock=str(runs.workshop(r)/'lock'), name=plan.called(r), sha256=s, expected=e, began=None, took=None, progress=None, reason='', **_state(r, s)) for r, s, e in zip(todo, sums, expected)]
 
 def _state(recipe, sha256):
     try: record = plan.done(recipe, sha256)
@@ -121,7 +121,7 @@ def count(entries):
 
 def line(run):
     "What happened to `run`, in one line."
-    if run.state == 'done': return f'done     {run.name}: test miou {run.record["result"]["test"]["miou"]:.4f}' + (', by another process' if run.took is None else f', {plan.span(run.took)}')
+    if run.state == 'done': return f'done     {run.name}: {plan.figures(run.record)}' + (', by another process' if run.took is None else f', {plan.span(run.took)}')
     return f'{run.state:8} {run.name}' + (f': {run.reason}' if run.reason else '')
 
 def table(entries, at_once, rows=20):
@@ -165,7 +165,7 @@ def _hear(run, said, event):
     if run.state not in ('waiting', 'running'): return  # said before it ended, heard after
     new, run.state, run.progress = run.state == 'waiting', 'running', said.get('progress', run.progress)
     run.began = run.began or time.monotonic()
-    if new: event(run)
+    if new and not run.reason: event(run)  # once, however often another process is found at it
 
 def _stop(client, locks):
     from marsnb.page import stop
@@ -185,8 +185,9 @@ def _finish(client, todo, about, resources, event):
     queue = as_completed([submit(r) for r in todo])
     for future in queue:
         run, tries = of.pop(future.key), tries + 1
-        if _settled(run, _outcome(future)): event(run)
-        else: queue.add(submit(run))
+        before, settled = run.reason, _settled(run, _outcome(future))
+        if settled or run.reason != before: event(run)
+        if not settled: queue.add(submit(run))
 
 def _outcome(future):
     "What became of the task of `future`, also where it could not say so itself."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import BIN, ROOT
+from conftest import BIN, ROOT, copied
 from marsnb.data import load, save, synthetic
 
 TEMPLATE = ROOT/'nbs'/'experiments'/'train.ipynb'
@@ -51,6 +51,22 @@ def test_page_from_record_without_training(run, mars, tmp_path):
 def test_unknown_parameter_stops_the_notebook(mars, tmp_path):
     r, records = papermill(mars, tmp_path, tmp_path/'page.ipynb', epohcs=3)
     assert r.returncode != 0 and 'did you mean epochs?' in r.stderr and not records
+
+
+def test_a_package_that_cannot_be_imported(tmp_path):
+    d = copied(tmp_path/'marsnb', 'marsnb', 'nbs/experiments', 'pyproject.toml', 'requirements.lock')
+    (d/'marsnb'/'models'/'context.py').write_text('kears.Input')
+    r = subprocess.run([BIN/'marsnb', 'train', 'hendrix/baseline_no_aug'], cwd=d, env=os.environ | {'PYTHONPATH': str(d), 'MARSNB_DATA': ''}, capture_output=True, text=True)
+    assert r.returncode == 1 and 'context.py' in r.stderr and "name 'kears' is not defined" in r.stderr and len(r.stderr.strip().splitlines()) == 1, r.stderr
+
+
+def test_trained_again_when_asked(marsnb, mars, tmp_path):
+    (tmp_path/'r.yml').write_text('{team: scratch, row: tiny, widths: [2, 4], epochs: 1}')
+    train = lambda *more: marsnb('train', 'r.yml', *more, MARSNB_DATA=str(mars))
+    first, second = train(), train()
+    assert first.returncode == second.returncode == 0 and 'done before' not in first.stdout and second.stdout.strip() == first.stdout.strip() + '; done before'
+    path, = tmp_path.rglob('record.json'); record = json.loads(path.read_text()); record['environment']['code'] = 'another'; path.write_text(json.dumps(record))
+    assert '--again' in train().stdout and train('--again').stdout == first.stdout and json.loads(path.read_text())['environment']['code'] != 'another'
 
 
 @pytest.mark.soak
