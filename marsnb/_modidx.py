@@ -364,6 +364,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'marsnb.images.starts': ('images.html#starts', 'marsnb/images.py'),
                                'marsnb.images.stretched': ('images.html#stretched', 'marsnb/images.py'),
                                'marsnb.images.to_scale': ('images.html#to_scale', 'marsnb/images.py'),
+                               'marsnb.images.unlike_frame': ('images.html#unlike_frame', 'marsnb/images.py'),
                                'marsnb.images.window': ('images.html#window', 'marsnb/images.py')},
             'marsnb.infer': { 'marsnb.infer._each': ('infer.html#_each', 'marsnb/infer.py'),
                               'marsnb.infer.batches': ('infer.html#batches', 'marsnb/infer.py'),

@@ -266,6 +266,8 @@ def predict_images(paths, out, masks, looks, **how):
         runs.writable(out)
         if any(Path(p).is_dir() and os.path.samefile(p, out) for p in paths): raise MarsError(f'{out}: holds the images; name another folder with --out')
         done, (net, background, post) = 0, images.network(**looks)
+        for f in files:
+            if remark := images.unlike_frame(f, how['scale']): print(remark, file=terminal, flush=True)
         if post: print(f'left out, because it is made for tiles: {", ".join(f.func.__name__ for f in post)}', file=terminal, flush=True)
         with Progress(disable=not terminal.isatty(), console=Console(file=terminal)) as bar:
             for f, name, wrong in bar.track(images.map_images(net, files, out, masks, background=background, **how), len(files), description='mapping'):
@@ -280,7 +282,7 @@ def predict_images(paths, out, masks, looks, **how):
 @click.argument('images', nargs=-1)
 @click.option('--data', 'file', default='', help='instead of images, the unlabelled tiles of this npz in the course\'s layout')
 @click.option('--out', default='', help='folder for the maps [default: terrain]; with --data, npz for the masks: predictions, uint8 (n, 64, 128) [default: predictions.npz]')
-@click.option('--model', default='', help='a .keras file, as a run leaves it, with its record beside it; default: the network that comes with marsnb')
+@click.option('--model', default='', help='a .keras file, as a run leaves it, with its record beside it, or the folder of that run; default: the network that comes with marsnb')
 @click.option('--background/--no-background', default=None, help='whether background may be predicted; default: as the run measured its network, no for the one that comes with marsnb, which does not know it, yes for one without a record')
 @click.option('--tta/--no-tta', default=None, help='look at each tile as it is and mirrored, four times, and take the mean, or once; default: as the run measured its network')
 @click.option('--scale', type=float, help='pixels of the network per pixel of the image; default: the image is a whole frame, 128 pixels wide to the network')

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MOST', 'SURE', 'UNSURE', 'HIDDEN', 'NOT_ASSESSED', 'COLUMNS', 'LONGEST', 'OUTPUTS', 'FLAGSHIP', 'read', 'resized',
            'to_scale', 'starts', 'window', 'blended', 'mirrored', 'stretched', 'hidden', 'assess', 'areas', 'overlay',
-           'draw', 'frames', 'masks_of', 'earlier', 'outputs', 'map_image', 'save', 'map_images', 'Looking', 'network',
-           'halved', 'ship']
+           'draw', 'frames', 'masks_of', 'earlier', 'outputs', 'unlike_frame', 'map_image', 'save', 'map_images',
+           'Looking', 'network', 'halved', 'ship']
 
 # %% ../nbs/09b_images.ipynb #773762a9
 import csv, dataclasses, io, itertools, os, zipfile
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import cv2
 import h5py
+import imagesize
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -134,12 +135,14 @@ def overlay(image, codes):
 def draw(image, codes, counts):
     "A figure of the `image` with its map (both of the picture's size) and a legend with the shares of all pixels, from `counts`."
     (high, wide), share = image.shape, counts / counts.sum()
-    whole, foot = max(wide, 860), 60  # the legend needs a certain width
+    size = 10 if wide < 800 else 15
+    whole, foot = max(wide, 54 * size), 5 * size + 10  # the legend needs a certain width
     fig = Figure(figsize=(whole / 100, (high + foot) / 100), dpi=100)
     ax = fig.add_axes([.5 - .5 * wide / whole, foot / (high + foot), wide / whole, high / (high + foot)])
     ax.imshow(overlay(image, codes), interpolation='nearest', aspect='auto'); ax.axis('off')
-    patches = [Patch(facecolor=c, label=f'{n} {s:.0%}') for c, n, s in zip(PALETTE, CLASSES, share)]
-    fig.legend(handles=[*patches, Patch(facecolor='#dddddd', edgecolor='#323232', hatch='////', linewidth=0, label=f'not assessed {share[UNSURE:].sum():.0%}')], ncols=N_CLASSES + 1, loc='lower center', frameon=False, fontsize=11)
+    said = lambda s: '<1%' if 0 < s < .005 else f'{s:.0%}'
+    patches = [Patch(facecolor=c, label=f'{n} {said(s)}') for c, n, s in zip(PALETTE, CLASSES, share)]
+    fig.legend(handles=[*patches, Patch(facecolor='#dddddd', edgecolor='#323232', hatch='////', linewidth=0, label=f'not assessed {said(share[UNSURE:].sum())}')], ncols=3, loc='lower center', frameon=False, fontsize=size)
     return fig
 
 # %% ../nbs/09b_images.ipynb #e05eb9c5
@@ -191,6 +194,13 @@ def outputs(files, out, rows):
     return given
 
 # %% ../nbs/09b_images.ipynb #2e99de55
+def unlike_frame(path, scale=None):
+    "What speaks against the picture at `path` being a whole frame, which it is taken for without a `scale`, in a line; empty where nothing does."
+    wide, high = imagesize.get(str(path))
+    taken = f'{path}: {wide} x {high} pixels are taken for a whole frame, 128 pixels wide to the network'
+    if scale or wide < 1 or wide >= TILE[1] and .8 <= wide / high <= 2.2: return ''
+    return taken + ('; of a panorama or a crop, say with --scale how many of those there are per pixel of the picture' if wide >= TILE[1] else ', which never saw so few enlarged')
+
 def map_image(net, path, scale=None, masks=(), background=True, sure=SURE):
     "Map the image at `path`: (probabilities at the network's scale, codes of its pixels, pixels of each code, the picture as a figure). Beside the codes, no more than one thing of its size is in memory at a time."
     x = read(path)
@@ -235,10 +245,12 @@ class Looking(NamedTuple):
     post: list
 
 def network(path='', tta=None, background=None):
-    """The network at `path`, used as the run that left it measured it where its record lies beside it; by default the one that comes with the package. `tta`: look four times, or once, instead of as it was measured; `background`: whether it may be predicted.
+    """The network at `path`, a file or the folder of a run, used as the run that left it measured it where its record lies beside it; by default the one that comes with the package. `tta`: look four times, or once, instead of as it was measured; `background`: whether it may be predicted.
     Gives a `Looking`. Raises `MarsError` where the file is no network for Mars tiles."""
     if not path and not FLAGSHIP.exists(): raise MarsError('no trained network comes with this version; name one with --model, such as the best.keras of a run')
-    net, record = infer.open_model(path or FLAGSHIP), runs.left(path or FLAGSHIP) or {'recipe': {}, 'result': {}}
+    path = Path(path or FLAGSHIP)
+    path = path/'best.keras' if path.is_dir() else path
+    net, record = infer.open_model(path), runs.left(path) or {'recipe': {}, 'result': {}}
     if net.input_shape[-1] != 1 or net.outputs[0].shape[-1] != N_CLASSES: raise MarsError(f'{path}: from {net.input_shape} to {net.outputs[0].shape}, but grey tiles to {N_CLASSES} classes are expected')
     recipe = recipes.make(record['recipe'])
     net = runs.as_measured(net, recipe if tta is None else dataclasses.replace(recipe, tta=[]), record['result'])

@@ -310,8 +310,8 @@ def augmentation(recipe):
     with _in_a_line('augment'): return augment.pipeline(recipe.augment, recipe.seed)
 
 # %% ../nbs/11_recipes.ipynb #53aa9727
-def _steps(entries, known, given, what):
-    "Each of `entries`, a name or {name: arguments}, as that function among `known` with its arguments; it will be called with `given` more."
+def _steps(entries, known, given, what, key=''):
+    "Each of `entries`, a name or {name: arguments}, as that function among `known` with its arguments; it will be called with `given` more. `key`: the field of recipes that holds the arguments of the one function there is."
     for e in entries:
         (name, args), = e.items() if isinstance(e, dict) and len(e) == 1 else [(str(e), None)]
         f, args = pick(known, name, what), args or {}
@@ -319,7 +319,7 @@ def _steps(entries, known, given, what):
         for k in args:
             if k not in {p.name for p in own}: raise MarsError(f'{what} {name}: no argument {k!r:.60}; did you mean {nearest(k, [p.name for p in own] or ["none"])}?')
         for p in own:
-            if p.default is p.empty and p.name not in args: raise MarsError(f'{what} {name}: {p.name} is missing; write {name}: {{{p.name}: ...}}')
+            if p.default is p.empty and p.name not in args: raise MarsError(f'{what} {name}: {p.name} is missing; write {key or name}: {{{p.name}: ...}}')
         yield functools.partial(f, **args)
 
 # %% ../nbs/11_recipes.ipynb #35f94999
@@ -406,7 +406,7 @@ def _check_training(recipe):
         if what not in train.MONITORS: raise MarsError(f'monitor: unknown figure {what!r:.60}; did you mean {nearest(str(what), train.MONITORS)}?')
     schedule = pick(train.SCHEDULES, recipe.schedule, 'schedule')
     for key, f, args, given in (('reduce', train.plateau, recipe.reduce, 1), ('stop', train.early, recipe.stop, 1), ('adaptive', losses.adaptive, recipe.adaptive, 1), ('schedule_args of', schedule, recipe.schedule_args, 2)):
-        if args or key == 'schedule_args of': list(_steps([{f.__name__: args}], (f,), given, key))
+        if args or key == 'schedule_args of': list(_steps([{f.__name__: args}], (f,), given, key, key.partition(' ')[0]))
     for key in 'reduce', 'stop', 'adaptive', 'schedule_args':
         for k, v in getattr(recipe, key).items():
             if k != 'monitor' and type(v) not in (int, float): raise MarsError(f'{key}: {k} must be a number, not {v!r:.60}')
