@@ -202,7 +202,8 @@ def confusion(cm, name):
 # %% ../nbs/12b_findings.ipynb #bd0a814c
 def remark(records, reported, team):
     "What a reader of the page of `team` must know about its figures: of those columns that the page has."
-    if team not in BASELINES: return 'These rows stand behind no report of the five: *flagship* is ours, the others are systems published elsewhere, made again here' + ('; what they reached on the course\'s leaderboard stands beside what they reach here, in fewer tile passes and where a profile narrows networks with narrower ones.' if (reported.team == team).any() else '.')
+    if team not in (*BASELINES, 'beyond'): return 'These rows stand behind none of the five reports.'
+    if team == 'beyond': return 'These rows stand behind no report of the five: *flagship* is ours, the others are systems published elsewhere, made again here' + ('; what they reached on the course\'s leaderboard stands beside what they reach here, in fewer tile passes and where a profile narrows networks with narrower ones.' if (reported.team == team).any() else '.')
     shown, base = set(beside(records, reported, team)), plain(title(team, BASELINES.get(team, '')).partition(': ')[2])
     said = ['The reported figures were measured on the course\'s file, those measured here on the test tiles of the file named above.']
     if 'difference' in shown: said += ['A difference is shown where the metric is the same.']
@@ -539,10 +540,10 @@ def _called(r, records):
 
 def first_of(rows, records, of=''):
     "Which of `rows` is best, whether clearly so, and the best one by a team, in sentences; `of` says which rows these are."
-    best, theirs = rows.iloc[0], rows[rows.team != 'beyond']
+    best, theirs = rows.iloc[0], rows[rows.team.isin(BASELINES)]
     sure = len(rows) > 1 and lead(rows, records) and on_top(rows, records) >= verdicts.SURE
     return f'**{f"{plain(title(best.team, best.row))} is the best" if sure else "No system is clearly the best"}{of}.** Of {len(rows)}, the first on test tiles is {_called(best, records)}.{lead(rows, records)}' \
-        + (f' {"The only one by a team" if len(theirs) == 1 else f"The first of the {len(theirs)} by the teams"} is {_called(theirs.iloc[0], records)}.' if best.team == 'beyond' and len(theirs) else '') + narrowed(records)
+        + (f' {"The only one by a team" if len(theirs) == 1 else f"The first of the {len(theirs)} by the teams"} is {_called(theirs.iloc[0], records)}.' if best.team not in BASELINES and len(theirs) else '') + narrowed(records)
 
 def also(records, first):
     "Sentences on which of the `records` of a further suite is best; whether that of the first suite, of which `first` is the table, was run there."

@@ -183,11 +183,14 @@ def change(record, base):
     return ', '.join(worded(k, new, old) for k, (new, old) in sorted(changed(record, base).items(), key=lambda c: c[0].startswith(('widths', 'model_args'))))
 
 def variant(run, records):
-    "The name of the row of `run`, a row of the table `records`: of one whose recipe was changed, the row and what was changed, where the row as it is is there, too."
+    "The name of the row of `run`, a row of the table `records`: of one whose recipe was changed, the row and what was changed against the record of the row as it is, where that is there, else against its recipe."
     base = re.fullmatch(VARIANT, run.row)
-    own = records[(records.suite == run.suite) & (records.team == run.team) & (records.row == base[1])] if base else ()
-    if not len(own): return run.row.replace('_', ' ')
-    words = textwrap.shorten(change(runs.read(run.path), runs.read(own.path.iloc[0])), 64, placeholder=' …')
+    if not base: return run.row.replace('_', ' ')
+    own, said, file = records[(records.suite == run.suite) & (records.team == run.team) & (records.row == base[1])], runs.read(run.path), recipe_file(run.team, base[1])
+    if len(own): before = runs.read(own.path.iloc[0])
+    elif file: before = {'recipe': {**vars(recipes.load(file)), 'profile': said['recipe'].get('profile', recipes.Recipe().profile)}}
+    else: return run.row.replace('_', ' ')
+    words = textwrap.shorten(change(said, before), 64, placeholder=' …')
     return f'{base[1].replace("_", " ")}, {words or "as it was once"} ({run.row[-8:]})'
 
 def _say(value): return 'the usual' if value is None else value if isinstance(value, str) else re.sub('["{}]', '', json.dumps(value))
@@ -283,7 +286,7 @@ def plot_history(history, monitor='val_miou', best=None):
     best = best_epoch(history.to_dict('records'), monitor) if best is None else best - 1
     fig, axs = plt.subplots(1, 2, figsize=(9, 2.8), gridspec_kw={'left': .06, 'right': .99, 'bottom': .18, 'top': .9})  # no layout to compute: it is drawn for every row
     for ax, name in zip(axs, ('loss', 'miou')):
-        for key, label, colour in ((name, 'training', '#777777'), (f'val_{name}', 'validation', PALETTE[2])): ax.plot(history.epoch, history[key], label=label, color=colour)
+        for key, label, colour in ((name, 'training', '#777777'), (f'val_{name}', 'validation', PALETTE[2])): ax.plot(history.epoch, history[key], label=label, color=colour, marker='' if len(history) > 1 else '.')
         ax.axvline(history.epoch[best], color=PALETTE[1], lw=1, ls=':', label='kept'); ax.set(xlabel='epoch', title=name)
     axs[0].legend(frameon=False)
     fig.set_label(f'Two curves by epoch, loss and mean IoU, training and validation; epoch {history.epoch[best]} of {len(history)} is kept, with a validation mean IoU of {history.val_miou[best]:.3f}')
@@ -301,7 +304,8 @@ def _panel(history, name, best, left):
     "Training and validation of one figure by epoch, 400 x 190 points from `left` on."
     high = np.nanmax(history[[name, f'val_{name}']].to_numpy()) or 1
     at = lambda e, v: f'{left + 30 + 350 * e / history.epoch.max():.1f},{165 - 140 * v / high:.1f}'
-    line = lambda key, colour: f'<polyline points="{" ".join(at(e, v) for e, v in zip(history.epoch, history[key]) if np.isfinite(v))}" fill="none" stroke="{colour}" stroke-width="2"/>'
+    points = lambda key: [at(e, v) for e, v in zip(history.epoch, history[key]) if np.isfinite(v)]
+    line = lambda key, colour: f'<polyline points="{" ".join(points(key))}" fill="none" stroke="{colour}" stroke-width="2"/>' if len(points(key)) > 1 else ''.join(f'<circle cx="{p.partition(",")[0]}" cy="{p.partition(",")[2]}" r="3" fill="{colour}"/>' for p in points(key))
     words = f'<text x="{left + 200}" y="14">{name}</text><text x="{left + 26}" y="30" text-anchor="end">{high:.2g}</text><text x="{left + 26}" y="169" text-anchor="end">0</text><text x="{left + 380}" y="184" text-anchor="end">epoch {history.epoch.max():.0f}</text>'
     kept = f'<polyline points="{at(best, 0)} {at(best, high)}" stroke="{PALETTE[1]}" stroke-dasharray="3"/>'
     return f'<path d="M{left + 30},20v145h350" fill="none" stroke="#999"/>{kept}{line(name, "#777")}{line(f"val_{name}", PALETTE[2])}{words}'
