@@ -202,7 +202,7 @@ def test_the_sweeps_that_come_with_the_project():
     reported = findings.reported()
     assert set(rows('all')) == {f'{p.parent.name}/{p.stem}' for p in plan.find('*')}
     assert set(rows('seeds')) == {f'{t}/{r}' for t, r in zip(reported.team, reported.row)} | {r for r in rows('all') if r.startswith('beyond/')} and {r.seed for r in plan.plan(['seeds'])} == {0, 1, 2}
-    assert {r.split('/')[0] for r in rows('default')} == set(reported.team)
+    assert {r.split('/')[0] for r in rows('default')} == set(findings.BASELINES)
 
 
 def test_a_scheduler_that_is_not_there(marsnb, mars):
