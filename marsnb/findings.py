@@ -172,12 +172,13 @@ def beside(records, reported, team):
 
 # %% ../nbs/12b_findings.ipynb #6181db1c
 def showcase(records, reported, team):
-    "The row of `team` to look at class by class: the measured one with most reported figures of classes, of equals the one that was reported best; else its best; None where nothing is measured."
+    "The row of `team` to look at class by class: the measured one with most reported figures of classes, of equals the one that was reported best; else its best measured one; None where nothing is measured."
     own = records[records.team == team]
     if own.empty: return None
     classes = reported[(reported.team == team) & reported.row.isin(own.row) & reported.metric.map(lambda m: m.endswith(CLASSES[1:]))]
     often, first = classes.row.value_counts(), headlines(reported[reported.team == team]).set_index('row').value
-    return max(often.index[often == often.max()], key=first.get) if len(classes) else standing(own).row.iloc[0]
+    known = first[first.index.isin(own.row)]
+    return max(often.index[often == often.max()], key=first.get) if len(classes) else known.idxmax() if len(known) else standing(own).row.iloc[0]
 
 def per_class(records, reported, team, row):
     "Each terrain's precision, recall, F1 and IoU of the row, measured on test, and reported where it was; beside what was reported of validation, that of validation."
