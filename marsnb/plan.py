@@ -57,7 +57,7 @@ def read(name):
     values = recipes.read_yaml(path) if path else {'recipes': [name]}
     if path and 'recipes' not in values and set(values) & set(recipes.FIELDS): values = {'recipes': [str(path)]}
     for k, v in values.items():
-        if k not in KEYS: raise MarsError(f'{name}: unknown key {k}; ' + (f'{k} is a parameter of recipes: write it below overrides' if k in recipes.FIELDS else f'did you mean {nearest(k, KEYS)}?'))
+        if k not in KEYS: raise MarsError(f'{name}: unknown key {k}; ' + (f'{k} is a parameter of recipes: write it below overrides' if k in recipes.FIELDS else f'did you mean {nearest(k, [*KEYS, *recipes.FIELDS])}?'))
         if type(v) is not KEYS[k]: raise MarsError(f'{name}: {k} must be {recipes.WORDS[KEYS[k]]}, not {v!r:.60}')
     return SimpleNamespace(recipes=_named(values.get('recipes', []), name), seeds=_seeds(values.get('seeds'), name), overrides=_overrides(values, name))
 
