@@ -449,6 +449,8 @@ def tally(judged):
     said = [f'{n} {one[i] if n == 1 else many[i]}' for i, w in enumerate(verdicts.WORDS) if (n := sum(j.verdict == w for j in judged))]
     return f'Of {len(judged)} claims {", ".join(said)}.'
 
+def _elsewhere(j): return f'{profile_of(j.suite)}: {j.verdict}'
+
 def overview(judged):
     "The claims of which something is measured, with their verdicts, the decided ones first; the others folded: pieces of a page."
     known, waiting = split(judged)
@@ -459,6 +461,7 @@ def overview(judged):
     more = pd.DataFrame({**called(waiting), 'quotation': [j.claim.quotation for j in waiting], 'source': [j.claim.source for j in waiting]})
     return [table] * bool(known) + [folded(f'Not measured yet: {len(waiting)}', more)] * bool(waiting)
 
+# %% ../nbs/12b_findings.ipynb #c3a91b70
 def _comparisons(j):
     "The comparisons of the claim `j`, a `Judged`, in the profile that judges it, then what is measured of them in others: a table for a page."
     shown = pd.concat([t.assign(profile=profile_of(s)) for s, t in [(j.suite, j.table), *((o.suite, o.table[o.table.verdict != verdicts.WAITING]) for o in j.others)]], ignore_index=True)
@@ -467,8 +470,6 @@ def _comparisons(j):
         if k in shown: shown[k] = within(shown[k], shown[low], shown[high])
     order = ['comparison', 'rows', 'value', 'difference', 'reported', 'size', 'in miou', 'verdict', 'probability', 'profile', 'seeds']
     return tidy(shown[[c for c in order if c in shown and not shown[c].isin(['', np.nan]).all()]].rename(columns={k: f'{k} (95 %)' for k in ('value', 'difference', 'in miou')}), reported='{:+.3f}', probability='{:.2f}')
-
-def _elsewhere(j): return f'{profile_of(j.suite)}: {j.verdict}'
 
 def details(judged):
     "Each claim of which something is measured, with quotation, verdict and comparisons: pieces of a page."
@@ -525,7 +526,7 @@ NONE = .001  # an IoU below this is next to none
 def rarest(rows, records):
     "A sentence on how little big rock the best of `rows` finds, and how many find none."
     best, none = verdicts.row_of(records, *rows.loc[0, ['team', 'row']]), (rows['big rock'] < NONE).sum()
-    return f'**Big rock is hardly found.** Of the best system: {rocks(best)}; {none} of {len(rows)} systems find next to none (IoU below {NONE}).'
+    return f'**Big rock.** Of the best system: {rocks(best)}; {none} of {len(rows)} systems find next to none (IoU below {NONE}).'
 
 def fifth(rows, records):
     "A sentence on how many of `rows` pay for calling labelled pixels background; nothing where none does."
@@ -541,16 +542,17 @@ def _called(r, records):
 
 def first_of(rows, records, of=''):
     "Which of `rows` is best, whether clearly so, and the best one by a team, in sentences; `of` says which rows these are."
-    best, theirs = rows.iloc[0], rows[rows.team.isin(BASELINES)]
-    sure = len(rows) > 1 and lead(rows, records) and on_top(rows, records) >= verdicts.SURE
-    return f'**{f"{plain(title(best.team, best.row))} is the best" if sure else "No system is clearly the best"}{of}.** Of {len(rows)}, the first on test tiles is {_called(best, records)}.{lead(rows, records)}' \
+    best, theirs, ahead = rows.iloc[0], rows[rows.team.isin(BASELINES)], lead(rows, records)
+    sure = ahead and on_top(rows, records) >= verdicts.SURE
+    return f'**{f"{plain(title(best.team, best.row))} is the best" if sure else "No system is clearly the best"}{of}.** Of {len(rows)}, the first on test tiles is {_called(best, records)}.{ahead}' \
         + (f' {"The only one by a team" if len(theirs) == 1 else f"The first of the {len(theirs)} by the teams"} is {_called(theirs.iloc[0], records)}.' if best.team not in BASELINES and len(theirs) else '') + narrowed(records)
 
+# %% ../nbs/12b_findings.ipynb #d5b7e2f4
 def also(records, first):
     "Sentences on which of the `records` of a further suite is best; whether that of the first suite, of which `first` is the table, was run there."
     rows, profile = standing(records), profile_of(records.suite.iloc[0])
     if profile not in recipes.PROFILES or len(rows) < 2: return ''
-    there = rows[['team', 'row']].apply(tuple, axis=1).isin([tuple(first.loc[0, ['team', 'row']])]).any()
+    there = len(verdicts.row_of(records, *first.loc[0, ['team', 'row']]))
     return first_of(rows, records, f' in profile {plain(profile)}, with about {recipes.PROFILES[profile].passes:,} tiles a run') + ('' if there else f' {plain(named(first)[0])} was not run there.')
 
 def summary(records, judged, others=()):

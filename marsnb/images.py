@@ -197,10 +197,11 @@ def outputs(files, out, rows):
 def unlike_frame(path, scale=None):
     "What speaks against the picture at `path` being a whole frame, which it is taken for without a `scale`, in a line; empty where nothing does."
     wide, high = imagesize.get(str(path))
-    taken = f'{path}: {wide} x {high} pixels are taken for a whole frame, 128 pixels wide to the network'
+    taken = f'{path}: {wide} x {high} pixels are taken for a whole frame, {TILE[1]} pixels wide to the network'
     if scale or wide < 1 or wide >= TILE[1] and .8 <= wide / high <= 2.2: return ''
     return taken + ('; of a panorama or a crop, say with --scale how many of those there are per pixel of the picture' if wide >= TILE[1] else ', which never saw so few enlarged')
 
+# %% ../nbs/09b_images.ipynb #f1a8c6d9
 def map_image(net, path, scale=None, masks=(), background=True, sure=SURE):
     "Map the image at `path`: (probabilities at the network's scale, codes of its pixels, pixels of each code, the picture as a figure). Beside the codes, no more than one thing of its size is in memory at a time."
     x = read(path)

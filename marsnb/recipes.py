@@ -273,6 +273,7 @@ def _trainable(net, what, n_classes):
     except MarsError as e: raise MarsError(f'{what}: {e}, so its file could not be opened again; use layers of Keras and functions of keras.ops') from None
     return net
 
+# %% ../nbs/11_recipes.ipynb #e7c0d4a2
 @contextlib.contextmanager
 def _in_a_line(what):
     "What an argument of the wrong kind raises within is a `MarsError` that says `what`."

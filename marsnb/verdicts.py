@@ -205,9 +205,9 @@ def _compared(claim, pair, size, d, records):
     "What there is to say of a comparison of two rows, the `pair`, but the verdict; beside a figure that background has a part in, the difference in miou, which it has none in."
     value, low, high, seeds = d[:4] if d else (np.nan, np.nan, np.nan, 0)
     names = [title(*r).removeprefix(title(claim.team, 'x')[:-1]) for r in pair]  # other teams' rows with their team
-    plain = difference(*(row_of(records, *r) for r in pair)) if claim.metric in ('score', 'miou5') else None
+    plain = claim.metric in ('score', 'miou5') and difference(*(row_of(records, *r) for r in pair))
     return {'comparison': ' minus '.join(names), 'figure': claim.metric, 'expected': expected(claim.sign), 'reported': np.nan if size is None else size, 'difference': value, 'low': low, 'high': high, 'size': against(size, d),
-            'in miou': np.nan if plain is None else plain.value, 'miou low': np.nan if plain is None else plain.low, 'miou high': np.nan if plain is None else plain.high, 'seeds': seeds}
+            **dict(zip(('in miou', 'miou low', 'miou high'), plain[:3] if plain else [np.nan] * 3)), 'seeds': seeds}
 
 def _differences(claim, records): return [difference(row_of(records, *a), row_of(records, *b), claim.metric) for a, b in claim.rows]
 
