@@ -19,9 +19,9 @@ from .core import MarsError, nearest, rng
 
 # %% ../nbs/02_augment.ipynb #4219a53a
 def _grid(x):
-    "Row and column of every pixel, each (1, h, w), and from where it is taken as long as nothing moves."
-    h, w = x.shape[1:3]
-    return [ops.cast(t, 'float32')[None] for t in ops.meshgrid(ops.arange(h), ops.arange(w), indexing='ij')]
+    "Row (1, h, 1) and column (1, 1, w) of every pixel, and from where it is taken as long as nothing moves."
+    rows, cols = [ops.arange(n, dtype='float32') for n in x.shape[1:3]]
+    return [rows[None, :, None], cols[None, None]]
 
 def _mirror(t, n):
     "Positions `t` beyond 0..n-1 come back in, as if mirrors stood there."
@@ -29,9 +29,11 @@ def _mirror(t, n):
 
 # %% ../nbs/02_augment.ipynb #e1956361
 def resample(x, y, at):
-    "Images `x` (b, h, w, c) and masks `y` (b, h, w) with every pixel taken from row and column `at` (each (b, h, w) float32): bilinear and nearest."
+    "Images `x` (b, h, w, c) and masks `y` (b, h, w) with every pixel taken from row and column `at` (float32, each as good as (b, h, w)): bilinear and nearest."
     b, (h, w) = ops.shape(x)[0], x.shape[1:3]
-    at = [ops.broadcast_to(_mirror(t, n), (b, h, w)) for t, n in zip(at, (h, w))]
+    at = [_mirror(t, n) for t, n in zip(at, (h, w))]
+    if at[0].shape[2] == at[1].shape[1] == 1: return _along(x, y, *at)
+    at = [ops.broadcast_to(t, (b, h, w)) for t in at]
     first = ops.arange(b, dtype='int32')[:, None, None] * (h * w)
     pick = lambda a, r, c: ops.take(ops.reshape(a, (-1, *a.shape[3:])), first + ops.cast(r, 'int32') * w + ops.cast(c, 'int32'), axis=0)
     top, left = [ops.clip(ops.floor(t), 0, n - 2) for t, n in zip(at, (h, w))]
@@ -39,6 +41,15 @@ def resample(x, y, at):
     upper = pick(x, top, left) * (1 - fc) + pick(x, top, left + 1) * fc
     lower = pick(x, top + 1, left) * (1 - fc) + pick(x, top + 1, left + 1) * fc
     return upper * (1 - fr) + lower * fr, pick(y, *map(ops.round, at))
+
+# %% ../nbs/02_augment.ipynb #63b99051
+def _along(x, y, rows, cols):
+    "`resample` from rows (b, h, 1) and columns (b, 1, w)."
+    b, (h, w) = ops.shape(x)[0], x.shape[1:3]
+    share = lambda t, lines, n: ops.broadcast_to(ops.relu(1 - ops.abs(t - lines)), (b, n, n))  # of each line in what comes out; whole, because TensorFlow 2.21 computes nonsense where oneDNN repeats a matrix for it
+    move = lambda a, r, c: ops.matmul(ops.matmul(share(r, ops.arange(h, dtype='float32'), h), a), share(c, ops.arange(w, dtype='float32')[:, None], w))
+    images = [move(x[..., i], rows, cols) for i in range(x.shape[-1])]
+    return ops.stack(images, -1), ops.cast(move(ops.cast(y, 'float32'), ops.round(rows), ops.round(cols)), y.dtype)
 
 # %% ../nbs/02_augment.ipynb #bbf0b6d0
 class Augment(keras.layers.Layer):

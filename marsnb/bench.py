@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WIDTHS', 'SPEED', 'ABOUT', 'measure', 'ratios', 'course_file', 'loading', 'noise', 'as_reported', 'ours',
-           'torch_unet', 'in_torch', 'training', 'steps', 'between', 'predicting', 'pages', 'books', 'floor', 'keep',
-           'kept', 'plot', 'main']
+           'torch_unet', 'in_torch', 'training', 'alone', 'augmenting', 'steps', 'between', 'predicting', 'pages',
+           'books', 'floor', 'keep', 'kept', 'plot', 'main']
 
 # %% ../nbs/21_speed.ipynb #86775fdb
 import contextlib, importlib.util, io, json, os, subprocess, sys, tempfile, time
@@ -81,10 +81,10 @@ def as_reported(images, masks, epochs=1, size=None, batch=32):
     return seconds
 
 # %% ../nbs/21_speed.ipynb #b7d7d924
-def ours(images, masks, epochs=1, size=None, batch=32, augment=(('flips', 1.),), precision=''):
-    "Seconds of each of `epochs` of `size` tiles (default: all) with `marsnb.train`; `augment`: names and strengths, `precision`: as in a recipe."
+def ours(images, masks, epochs=1, size=None, batch=32, precision=''):
+    "Seconds of each of `epochs` of `size` tiles (default: all) with `marsnb.train`; `precision`: as in a recipe."
     from marsnb import recipes, train
-    recipe = recipes.make({'profile': 'cpu', 'widths': list(WIDTHS), 'augment': dict(augment), 'precision': precision})
+    recipe = recipes.make({'profile': 'cpu', 'widths': list(WIDTHS), 'augment': {'flips': 1}, 'precision': precision})
     model = train.Resident(recipes.build(recipe), images, masks, recipes.loss(recipe), recipes.augmentation(recipe))
     with contextlib.redirect_stderr(io.StringIO()):
         return [h['seconds'] for h in train.fit(model, SimpleNamespace(train=np.arange(len(images)), val=[0]), epochs=epochs, size=size, batch=batch, settle=0)]
@@ -142,12 +142,34 @@ from marsnb import bench
 images, masks = bench.noise({n})
 first, = bench.{f}(images[:32], masks[:32]{own})"""
         return before, f"s = bench.{f}(images, masks, {epochs}, {size}{own})\nfigures = dict(first_step=first, seconds_a_tile=float(np.median(s[1:])) / {size})"
-    strong = ", augment=dict(flips=1., cyclic_shift=.2, brightness=.2, contrast=.2).items()"
-    who = {'as reported': code('as_reported', before=_AS_IT_COMES), 'marsnb': code('ours'), 'marsnb, float32': code('ours', ", precision='float32'"), 'marsnb, TensorFlow as it comes': code('ours', before=_AS_IT_COMES), 'marsnb, no augmentation': code('ours', ', augment=()'), 'marsnb, four augmentations': code('ours', strong),
+    who = {'as reported': code('as_reported', before=_AS_IT_COMES), 'marsnb': code('ours'), 'marsnb, float32': code('ours', ", precision='float32'"), 'marsnb, TensorFlow as it comes': code('ours', before=_AS_IT_COMES),
            'marsnb on JAX': code('ours', backend='jax'), 'PyTorch': code('in_torch')}
     for name, module in (('marsnb on JAX', 'jax'), ('PyTorch', 'torch')):
         if not importlib.util.find_spec(module): print(f'{name}: left out, {module} is not installed'); del who[name]
     return measure(who, repeats).drop(columns='seconds')
+
+# %% ../nbs/21_speed.ipynb #066767eb
+def alone(images, masks, augment, batch=32):
+    "Seconds that `augment`, {name: strength}, takes by itself for all tiles, `batch` at a time, compiled."
+    import keras
+    from marsnb import recipes, train
+    class Changing(train.Resident):
+        def call(self, batch): return sum(keras.ops.mean(keras.ops.cast(each, 'float32'), (1, 2)) for each in self.changed(self.augment, *self.gather(batch))[:2])
+    recipe = recipes.make({'augment': augment})
+    model = Changing(keras.Sequential(), images, masks, None, recipes.augmentation(recipe))
+    model.compile(jit_compile='auto', steps_per_execution=len(images) // batch)
+    once = lambda: model.predict(model.feed(np.arange(len(images)), batch), batch_size=batch, verbose=0)
+    once()
+    start = time.perf_counter(); once()
+    return time.perf_counter() - start
+
+def augmenting(n=1024, repeats=3):
+    "Seconds a tile of a training step, and of augmentations by themselves: a table as `measure` gives it."
+    before = f'from marsnb import bench\nimages, masks = bench.noise({n})'
+    several = dict(flips=1., cyclic_shift=.2, brightness=.2, contrast=.2)
+    code = lambda f: (before, f'figures = dict(seconds_a_tile=bench.{f} / {n})')
+    return measure({'a step': code('ours(images, masks, 2)[1]'), 'flips': code('alone(images, masks, dict(flips=1.))'), 'four augmentations': code(f'alone(images, masks, {several})'),
+                    'CutMix of big rocks': code('alone(images, masks, dict(rock_cutmix=.25))')}, repeats)[['contender', 'run', 'seconds_a_tile']]
 
 # %% ../nbs/21_speed.ipynb #455a844a
 def steps(in_one_go, epochs=12, n=64, batch=8):
@@ -228,7 +250,7 @@ def floor():
 
 # %% ../nbs/21_speed.ipynb #18aeb940
 SPEED = ROOT/'book'/'speed.csv'
-ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training'), 'books': ('from nothing', 'building the report'), 'between': ('tensorflow, one by one', 'between two steps')}
+ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'augmenting': ('a step', 'augmentation'), 'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training'), 'books': ('from nothing', 'building the report'), 'between': ('tensorflow, one by one', 'between two steps')}
 
 def keep(tables, machine, path=SPEED):
     "Put `tables`, {about: table}, into the csv at `path`, in place of what it said about the same and of `machine`."
