@@ -12,6 +12,7 @@ import contextlib, importlib.util, io, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import numpy as np
 import pandas as pd
 
@@ -156,7 +157,7 @@ def alone(images, masks, augment, batch=32):
     class Changing(train.Resident):
         def call(self, batch): return sum(keras.ops.mean(keras.ops.cast(each, 'float32'), (1, 2)) for each in self.changed(self.augment, *self.gather(batch))[:2])
     recipe = recipes.make({'augment': augment})
-    model = Changing(keras.Sequential(), images, masks, None, recipes.augmentation(recipe))
+    model = Changing(None, images, masks, None, recipes.augmentation(recipe))
     model.compile(jit_compile='auto', steps_per_execution=len(images) // batch)
     once = lambda: model.predict(model.feed(np.arange(len(images)), batch), batch_size=batch, verbose=0)
     once()
@@ -277,16 +278,20 @@ def plot(tables):
     return fig
 
 # %% ../nbs/21_speed.ipynb #e1e53095
-def main():
-    "`make bench`: measure everything, print every ratio, keep the figures."
+@click.command()
+@click.argument('what', nargs=-1, type=click.Choice([*ABOUT, 'floor']))
+def main(what):
+    """Measure WHAT, by default everything; print every ratio and keep the figures in book/speed.csv. The machine should have nothing else to do: all of it takes about half an hour."""
     from marsnb import page, runs
     with page.noise_to(os.devnull): machine = runs.device()  # loads the backend
     with tempfile.TemporaryDirectory() as d:
-        path = data_path() or Path(d)/'course.npz'
-        if not path.exists(): course_file(path)
-        for about, f in (('reading', lambda: loading(path)), ('predicting', predicting), ('training', training), ('pages', pages), ('books', books), ('between', between)):
+        def read():
+            path = data_path() or Path(d)/'course.npz'
+            if not path.exists(): course_file(path)
+            return loading(path)
+        for about, f in dict(reading=read, predicting=predicting, training=training, augmenting=augmenting, pages=pages, books=books, between=between, floor=floor).items():
+            if what and about not in what: continue
             keep({about: (table := f())}, machine)
-            print(f'\n{ABOUT[about][1]}, ratio to {ABOUT[about][0]}\n', ratios(table, ABOUT[about][0]).round(3).to_string(), sep='', flush=True)
-    keep({'floor': floor()}, machine)
+            if about in ABOUT: print(f'\n{ABOUT[about][1]}, ratio to {ABOUT[about][0]}\n', ratios(table, ABOUT[about][0]).round(3).to_string(), sep='', flush=True)
 
 if __name__ == '__main__' and '__file__' in globals(): main()
