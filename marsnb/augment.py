@@ -43,13 +43,24 @@ def resample(x, y, at):
     return upper * (1 - fr) + lower * fr, pick(y, *map(ops.round, at))
 
 # %% ../nbs/02_augment.ipynb #63b99051
+def _pick(a, t):
+    "Of each array in `a` (b, n, ...) the lines `t` (b, n), whole numbers."
+    first = ops.arange(ops.shape(a)[0], dtype='int32')[:, None] * a.shape[1]
+    lines = ops.reshape(a, (-1, int(np.prod(a.shape[2:]))))
+    return ops.reshape(ops.take(lines, first + ops.cast(t, 'int32'), axis=0), (-1, *a.shape[1:]))
+
+def _between(a, t):
+    "As `_pick`, for images (b, n, m, c), interpolated."
+    low = ops.clip(ops.floor(t), 0, a.shape[1] - 2)
+    f = (t - low)[..., None, None]
+    return _pick(a, low) * (1 - f) + _pick(a, low + 1) * f
+
 def _along(x, y, rows, cols):
     "`resample` from rows (b, h, 1) and columns (b, 1, w)."
-    b, (h, w) = ops.shape(x)[0], x.shape[1:3]
-    share = lambda t, lines, n: ops.broadcast_to(ops.relu(1 - ops.abs(t - lines)), (b, n, n))  # of each line in what comes out; whole, because TensorFlow 2.21 computes nonsense where oneDNN repeats a matrix for it
-    move = lambda a, r, c: ops.matmul(ops.matmul(share(r, ops.arange(h, dtype='float32'), h), a), share(c, ops.arange(w, dtype='float32')[:, None], w))
-    images = [move(x[..., i], rows, cols) for i in range(x.shape[-1])]
-    return ops.stack(images, -1), ops.cast(move(ops.cast(y, 'float32'), ops.round(rows), ops.round(cols)), y.dtype)
+    turned = lambda a: ops.swapaxes(a, 1, 2)
+    move = lambda pick, a, r, c: pick(turned(pick(turned(a), c)), r)
+    lines = rows[..., 0], cols[:, 0]
+    return move(_between, x, *lines), move(_pick, y, *map(ops.round, lines))
 
 # %% ../nbs/02_augment.ipynb #bbf0b6d0
 class Augment(keras.layers.Layer):

@@ -155,15 +155,16 @@ def alone(images, masks, augment, batch=32):
     import keras
     from marsnb import recipes, train
     class Changing(train.Resident):
-        def call(self, batch): return sum(keras.ops.mean(keras.ops.cast(each, 'float32'), (1, 2)) for each in self.changed(self.augment, *self.gather(batch))[:2])
+        def call(self, batch): return sum(keras.ops.mean(keras.ops.cast(each, 'float32'), (1, 2)) for each in self.changed(self.augment, *self.gather(batch)))
     recipe = recipes.make({'augment': augment})
     model = Changing(None, images, masks, None, recipes.augmentation(recipe))
-    model.compile(jit_compile='auto', steps_per_execution=len(images) // batch)
+    model.compile(steps_per_execution=len(images) // batch)
     once = lambda: model.predict(model.feed(np.arange(len(images)), batch), batch_size=batch, verbose=0)
     once()
     start = time.perf_counter(); once()
     return time.perf_counter() - start
 
+# %% ../nbs/21_speed.ipynb #096551f7
 def augmenting(n=1024, repeats=3):
     "Seconds a tile of a training step, and of augmentations by themselves: a table as `measure` gives it."
     before = f'from marsnb import bench\nimages, masks = bench.noise({n})'
