@@ -519,7 +519,7 @@ def lead(rows, records):
     "A sentence on how far the best of `rows` stands above the second on the tiles of the seeds that both have, or nothing where no interval is known."
     d = to_best(rows[:2], records)[-1] if len(rows) > 1 else None
     if d is None or np.isnan(d.low): return ''
-    return f' On the tiles of the {d.seeds if d.seeds > 1 else "one"} seed{"s" * (d.seeds > 1)} that both have it is {-d.value:.3f} above the second best, {_link(rows.iloc[1], records)} (95 %: {span(-d.high, -d.low, "{:+.3f}")}); above every other one it stands in {on_top(rows, records):.0%} of the resamples.'
+    return f' On the tiles of the {d.seeds if d.seeds > 1 else "one"} seed{"s" * (d.seeds > 1)} that both have it is {abs(d.value):.3f} {"below" if d.value > 0 else "above"} the second best, {_link(rows.iloc[1], records)} (95 %: {span(-d.high, -d.low, "{:+.3f}")}); above every other one it stands in {on_top(rows, records):.0%} of the resamples.'
 
 NONE = .001  # an IoU below this is next to none
 
