@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['MONITORS', 'SCHEDULES', 'deterministic', 'order', 'Confusion', 'accelerated', 'room', 'Resident', 'Batches',
            'untuned', 'main', 'Settled', 'unsettled', 'Consistent', 'best_epoch', 'waited', 'early', 'plateau',
-           'constant', 'cosine', 'poly', 'Triangles', 'cyclical', 'save_state', 'load_state', 'Keeper', 'fit', 'spread',
-           'Pictures', 'plot_pictures', 'plot_class_weights']
+           'constant', 'cosine', 'poly', 'Triangles', 'cyclical', 'Muon', 'save_state', 'load_state', 'Keeper', 'fit',
+           'spread', 'Pictures', 'plot_pictures', 'plot_class_weights']
 
 # %% ../nbs/09_train.ipynb #630de83e
-import contextlib, json, math, os, sys, time
+import contextlib, functools, json, math, os, re, sys, time
 
 import keras
 import numpy as np
@@ -265,6 +265,21 @@ def cyclical(lr, steps, cycles=4, low=.1):
 
 SCHEDULES = (constant, cosine, poly, cyclical)
 
+# %% ../nbs/09_train.ipynb #a2746ea1
+def _as_matrix(f, kernel):
+    "What `f` makes of `kernel` as a matrix with a column for each of its last axis, in the shape of `kernel`."
+    return ops.reshape(f(ops.reshape(kernel, (-1, kernel.shape[-1]))), kernel.shape)
+
+@keras.saving.register_keras_serializable('marsnb')
+class Muon(keras.optimizers.Muon):
+    "Muon (Jordan et al. 2024) for kernels of convolutions, too. As in Keras, AdamW moves the rest; so it does the kernel of the logits, as the authors advise."
+    def _should_use_adamw(self, variable):
+        return super()._should_use_adamw(variable) if len(variable.shape) != 4 else any(re.search(k, variable.path) for k in ('logits', *self.exclude_layers))
+
+    def zeropower_via_newtonschulz5(self, x, steps): return _as_matrix(functools.partial(super().zeropower_via_newtonschulz5, steps=steps), x)
+    def lr_adjust(self, x): return _as_matrix(super().lr_adjust, x)
+
+
 # %% ../nbs/09_train.ipynb #1727c26e
 def _learned(model): return [v for v in model.weights if v.dtype != 'uint8']  # all but the data
 
@@ -322,7 +337,7 @@ def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimi
         monitor='val_miou', reduce=None, stop=None, adaptive=None, settle=20, path=None, every=None, jit=None, callbacks=()):
     """Train the `Resident` `model` and leave its network with the best weights by `monitor`; gives the history, a list of dicts, one an epoch.
 
-    `parts` names training and validation tiles; `ids`: training tiles with repeats, default `parts.train`; `size`: tiles an epoch, default all of `ids`; `optimizer`: a name Keras knows, `optimizer_args` its arguments;
+    `parts` names training and validation tiles; `ids`: training tiles with repeats, default `parts.train`; `size`: tiles an epoch, default all of `ids`; `optimizer`: muon (`Muon`) or a name Keras knows, `optimizer_args` its arguments;
     `schedule`: one of `SCHEDULES`; `reduce`: arguments of `plateau`; `stop`: those of `early`; `adaptive`: arguments of `losses.adaptive`, by which the model's class
     weights follow each epoch's validation; `settle`: batches of 32 tiles, an epoch at most, by which running means settle before each validation (see `Settled`); `path`: file for the state, from which an interrupted run goes on, written at most every `every` seconds (default 20, or what
     MARSNB_SAVE_SECONDS says); `jit`: do the steps of an epoch in one go (default: on a GPU and under JAX), compiled by XLA, which Keras leaves out under TensorFlow where operations are to be deterministic; `callbacks`: more of Keras' own."""
@@ -363,8 +378,8 @@ def _steady(reduce, schedule):
     if reduce and schedule is not constant: raise MarsError(f'reduce works with schedule constant, not {schedule.__name__}; leave one of them out')
 
 def _optimizer(name, rate, args):
-    "The Keras optimizer `name` with the learning rate `rate`, a number or a schedule, and its other arguments `args`."
-    try: return keras.optimizers.get({'class_name': name, 'config': {'learning_rate': rate, **args}})
+    "The optimizer `name`, `Muon` or one that Keras knows, with the learning rate `rate`, a number or a schedule, and its other arguments `args`."
+    try: return Muon(rate, **args) if name == 'muon' else keras.optimizers.get({'class_name': name, 'config': {'learning_rate': rate, **args}})
     except (ValueError, TypeError) as e: raise MarsError(f'optimizer {name!r:.40} with {args!r:.80}: {" ".join(str(e).split())[:160]}') from None
 
 def _scaled(optimizer, net):
