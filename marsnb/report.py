@@ -168,7 +168,7 @@ def _flat(recipe):
 
 # %% ../nbs/12_report.ipynb #6db189de
 CALLED = {'model': 'network', 'widths': 'channels', 'model_args patch': 'reduction of the finest maps', 'model_args bridge': 'context at the coarsest level', 'balance oversample': 'rocky tiles drawn more often', 'class_weights': 'class weights', 'predict_background': 'background may be predicted',
-          'losses ce': 'cross-entropy', 'losses focal': 'focal loss', 'losses lovasz': 'Lovász loss', 'losses dice': 'Dice loss', 'augment rock_cutmix': 'CutMix around big rocks', 'augment cutmix': 'CutMix', 'augment flips': 'flips', 'augment cyclic_shift': 'cyclic shifts',
+          'losses ce': 'cross-entropy', 'losses focal': 'focal loss', 'losses lovasz': 'Lovász loss', 'losses dice': 'Dice loss', 'augment rock_cutmix': 'CutMix around big rocks', 'augment cutmix': 'CutMix', 'augment flips': 'flips', 'augment horizontal_flip': 'flips left to right', 'augment cyclic_shift': 'cyclic shifts',
           'augment rock_paste': 'pasted rocks', 'optimizer': 'optimiser', 'lr': 'learning rate', 'schedule': 'course of the learning rate', 'ema': 'mean of the weights', 'pretrain share': 'pre-training on hidden parts', 'pretrain augment': 'what pre-training hides',
           'consistency confidence': 'mean teacher on unlabelled tiles', 'consistency augment': 'augmentation of unlabelled tiles', 'pseudo drop': 'least sure pseudo-labels dropped', 'pseudo share': 'pseudo-labels', 'tta': 'views that are averaged'}
 
