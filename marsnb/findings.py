@@ -330,11 +330,17 @@ def gains(changes):
 # %% ../nbs/12b_findings.ipynb #fd116ef0
 SHIPPED = ROOT/'marsnb'/'weights'/'flagship.json'
 
+def _asked(record):
+    "What the recipe of `record` asks for, but for how many tiles are kept to judge by, and how long and with which seed it trains."
+    return {k: v for k, v in record['recipe'].items() if k not in ('note', 'data', 'out', 'seed', 'split', 'val', 'test', 'epochs')}
+
 def _behind(records, shipped):
     "The record `shipped`, which lies beside a network; its run among `records`, else those of its row, trained the same way; and whether it is its own."
     r = json.loads(Path(shipped).read_text())
     own = records[[(r['digest'], r['seed'], r['environment']['data_sha256']) == (runs.read(p)['digest'], s, d) for p, s, d in zip(records.path, records.seed, records.data_sha256)]]
-    return (r, own, True) if len(own) else (r, verdicts.row_of(records[records.suite == r['suite']], r['team'], r['row']), False)
+    if len(own): return r, own, True
+    same_row = records[(records.suite == r['suite']) & (records.team == r['team']) & (records.row.str.partition('-')[0] == r['row'])]  # a changed row, too
+    return r, same_row[[_asked(runs.read(p)) == _asked(r) for p in same_row.path]], False
 
 def model_card(records, shipped=SHIPPED):
     "What the record `shipped`, which lies beside a network, tells of it, and whose figures among `records` are shown for it."
