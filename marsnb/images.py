@@ -274,9 +274,10 @@ def _half(weights):
 
 # %% ../nbs/09b_images.ipynb #462630be
 def ship(network, to=FLAGSHIP):
-    "Make the `.keras` file `network`, as a run left it, the one that comes with the package: it goes to `to`, in float16, the record of the run beside it. Raises `MarsError` where no record of this very network lies beside it."
+    "Make the `.keras` file `network`, as a run left it, the one that comes with the package: it goes to `to`, in float16, the record of the run beside it, without the places of its machine. Raises `MarsError` where no record of this very network lies beside it."
     record = runs.left(network)
     if not record: raise MarsError(f'{network}: its record does not lie beside it; name the best.keras of a run, with its best.json')
     Path(to).parent.mkdir(exist_ok=True)
+    record['recipe'] = {k: v for k, v in record['recipe'].items() if k not in ('data', 'out')}
     halved(network, to)
     with atomic(Path(to).with_suffix('.json')) as t: t.write_text(runs.signed(record, to))
