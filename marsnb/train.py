@@ -279,7 +279,6 @@ class Muon(keras.optimizers.Muon):
     def zeropower_via_newtonschulz5(self, x, steps): return _as_matrix(functools.partial(super().zeropower_via_newtonschulz5, steps=steps), x)
     def lr_adjust(self, x): return _as_matrix(super().lr_adjust, x)
 
-
 # %% ../nbs/09_train.ipynb #1727c26e
 def _learned(model): return [v for v in model.weights if v.dtype != 'uint8']  # all but the data
 
@@ -379,7 +378,7 @@ def _steady(reduce, schedule):
 
 def _optimizer(name, rate, args):
     "The optimizer `name`, `Muon` or one that Keras knows, with the learning rate `rate`, a number or a schedule, and its other arguments `args`."
-    try: return Muon(rate, **args) if name == 'muon' else keras.optimizers.get({'class_name': name, 'config': {'learning_rate': rate, **args}})
+    try: return Muon(rate, **args) if name.lower() == 'muon' else keras.optimizers.get({'class_name': name, 'config': {'learning_rate': rate, **args}})
     except (ValueError, TypeError) as e: raise MarsError(f'optimizer {name!r:.40} with {args!r:.80}: {" ".join(str(e).split())[:160]}') from None
 
 def _scaled(optimizer, net):
