@@ -57,7 +57,7 @@ def start(f, *args):
         with _starting, noise_to(os.devnull), shallow():
             forkserver.set_forkserver_preload(PRELOADED)
             forkserver.ensure_running()
-    process = context.Process(target=f, args=args)
+    process = context.Process(target=f, args=args, daemon=True)  # or an exit between its start and whatever would end it would wait for it
     try: process.start()
     except EOFError: raise RuntimeError(_broken()) from None
     return process
@@ -93,6 +93,7 @@ def serve(connection, log, lock, environ, answer):
         shutil.rmtree(Path(connection).parent, ignore_errors=True)  # which a parent that was killed left
         os._exit(1)
     threading.Thread(target=last, daemon=True).start()
+    multiprocessing.current_process().daemon = False  # what runs here may start processes
     os.setsid()  # Ctrl-C is for the parent, which ends its kernels
     with contextlib.suppress(OSError): Path('/proc/self/autogroup').write_text(f'{os.nice(0)}')  # or Linux would give the new session its full share of the processor, however nice the parent is
     multiprocessing.set_start_method('fork', force=True)  # tqdm makes a lock; made this way it leaves nothing behind
@@ -143,7 +144,8 @@ def _said(heard, process):
 @contextlib.contextmanager
 def _client(about, process):
     from jupyter_client import AsyncKernelClient
-    client = AsyncKernelClient()
+    from zmq.asyncio import Context
+    client = AsyncKernelClient(context=Context.instance())  # which lasts; to end one of its own it would wait, for ever where a signal came while it made a socket
     client.load_connection_info(about)
     async def alive(): return process.is_alive()
     client.is_alive = client._async_is_alive = alive  # which else ask for a heartbeat, and that may be late on a busy machine;
