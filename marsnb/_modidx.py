@@ -473,6 +473,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'marsnb.page._reason': ('page.html#_reason', 'marsnb/page.py'),
                              'marsnb.page._said': ('page.html#_said', 'marsnb/page.py'),
                              'marsnb.page.execute': ('page.html#execute', 'marsnb/page.py'),
+                             'marsnb.page.free': ('page.html#free', 'marsnb/page.py'),
                              'marsnb.page.gpus': ('page.html#gpus', 'marsnb/page.py'),
                              'marsnb.page.hold': ('page.html#hold', 'marsnb/page.py'),
                              'marsnb.page.kernel': ('page.html#kernel', 'marsnb/page.py'),
