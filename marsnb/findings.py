@@ -347,7 +347,7 @@ def model_card(records, shipped=SHIPPED):
     if not Path(shipped).exists(): return Markdown('No trained network comes with this version.')
     r, own, itself = _behind(records, shipped)
     whose = 'The figures are its own: training saw no picture taken at a rover stop of the tiles that it was tested on.' if itself else 'Its figures are not among these records.' if not len(own) else \
-        f'The figures are those of {len(own)} networks trained the same way on fewer tiles ({int(own["train tiles"].max()):,}), each tested at rover stops that it had not seen. This one has learned from most of those stops, too, so it has no such figures of its own.'
+        f'The figures are those of {"one network" if len(own) == 1 else f"{len(own)} networks"} trained the same way on fewer tiles ({int(own["train tiles"].max()):,}), {"each " * (len(own) > 1)}tested at rover stops that it had not seen. This one has learned from most of those stops, too, so it has no such figures of its own.'
     return Markdown(f"It is that of the row *{plain(title(r['team'], r['row']))}*, seed {r['seed']}: {r['cost']['parameters']:,} parameters, trained on {r['parts']['train']:,} labelled tiles, {r['cost']['passes']:,} tile passes in {r['cost']['seconds'] / 60:.0f} minutes on {plain(r['environment']['device'])}. {plain(describe(data_of(r['suite'])))} {whose}")
 
 def card_figures(records, shipped=SHIPPED):

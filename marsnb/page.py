@@ -27,8 +27,6 @@ def gpus():
     return {name: min(gb) for name in map(str.strip, allowed.split(',')) if (gb := known(name))}
 
 # %% ../nbs/11b_page.ipynb #04990f18
-PRELOADED = ['keras', 'ipykernel.kernelapp', 'marsnb.clean', 'marsnb.infer', 'marsnb.models.all', 'marsnb.report', 'marsnb.splits', 'marsnb.train', 'seaborn']
-
 @contextlib.contextmanager
 def noise_to(log):
     "Send what this process and its children write to their error streams (TensorFlow writes much) to the file `log`; yields the terminal's own stream."
@@ -38,8 +36,6 @@ def noise_to(log):
         try: yield terminal
         finally: os.dup2(terminal.fileno(), 2)
 
-_starting = threading.Lock()
-
 @contextlib.contextmanager
 def shallow():
     "Temporary files go to /tmp meanwhile where their usual folder is so deep that sockets in it would have names longer than systems allow."
@@ -47,6 +43,10 @@ def shallow():
     if len(tempfile.gettempdir()) > 60: tempfile.tempdir = '/tmp'
     try: yield
     finally: tempfile.tempdir = usual
+
+# %% ../nbs/11b_page.ipynb #d9f2ee55
+PRELOADED = ['keras', 'ipykernel.kernelapp', 'marsnb.clean', 'marsnb.infer', 'marsnb.models.all', 'marsnb.report', 'marsnb.splits', 'marsnb.train', 'seaborn']
+_starting = threading.Lock()
 
 def free(f, *args):
     "What a process that `start` starts does: `f(*args)`; it may start processes itself."
