@@ -2,4 +2,5 @@ __version__ = "0.1.0"
 
 import os, platform
 
-if platform.machine() in ('x86_64', 'AMD64'): os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # read once, when TensorFlow is imported: notebook 00_core says why
+# read once, when TensorFlow is imported: notebook 00_core says why
+if platform.machine() in ('x86_64', 'AMD64'): os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')

@@ -29,7 +29,8 @@ def _mirror(t, n):
 
 # %% ../nbs/02_augment.ipynb #e1956361
 def resample(x, y, at):
-    "Images `x` (b, h, w, c) and masks `y` (b, h, w) with every pixel taken from row and column `at` (float32, each as good as (b, h, w)): bilinear and nearest."
+    """Images `x` (b, h, w, c) and masks `y` (b, h, w) with every pixel taken from row and
+    column `at` (float32, each as good as (b, h, w)): bilinear and nearest."""
     b, (h, w) = ops.shape(x)[0], x.shape[1:3]
     at = [_mirror(t, n) for t, n in zip(at, (h, w))]
     if at[0].shape[2] == at[1].shape[1] == 1: return _along(x, y, *at)
@@ -222,7 +223,8 @@ def emboss(strength):
 
 # %% ../nbs/02_augment.ipynb #44956d82
 def cutout(strength):
-    "A rectangle of up to `strength` of the height and of the width is painted over with the tile's mean; the mask stays (DeVries and Taylor 2017; Zhong et al., AAAI 2020)."
+    """A rectangle of up to `strength` of the height and of the width is painted over with
+    the tile's mean; the mask stays (DeVries and Taylor 2017; Zhong et al., AAAI 2020)."""
     def change(x, r):
         hole = 1.
         for t, n in zip(_grid(x), x.shape[1:3]):
@@ -242,7 +244,8 @@ def hide(strength, side=8):
 
 # %% ../nbs/02_augment.ipynb #3f04141d
 def _box(x, r, centre=None, low=.2, high=.6):
-    "1 inside a rectangle of each tile, else 0 (b, h, w): sides `low` to `high` of height and width, around `centre` (rows and columns, each (b, 1, 1)) or anywhere."
+    """1 inside a rectangle of each tile, else 0 (b, h, w): sides `low` to `high` of
+    height and width, around `centre` (rows and columns, each (b, 1, 1)) or anywhere."""
     inside = 1.
     for i, (t, n) in enumerate(zip(_grid(x), x.shape[1:3])):
         c = (n - 1) * _each(x, r, 0.) if centre is None else centre[i]
@@ -255,7 +258,8 @@ def _paste(x, y, x2, y2, alpha, hard):
 
 # %% ../nbs/02_augment.ipynb #37d67218
 def cutmix(strength):
-    "A rectangle of a share `strength` of the tiles comes, image and mask, from the previous tile of the batch (Yun et al., ICCV 2019; French et al., BMVC 2020, for segmentation)."
+    """A rectangle of a share `strength` of the tiles comes, image and mask, from the previous
+    tile of the batch (Yun et al., ICCV 2019; French et al., BMVC 2020, for segmentation)."""
     def step(x, y, at, r):
         box = _box(x, r) * ops.cast(_each(x, r, 0.) < strength, 'float32')
         return *_paste(x, y, ops.roll(x, 1, 0), ops.roll(y, 1, 0), box, box), at
@@ -288,7 +292,8 @@ def rock_cutmix(strength):
 FEATHER = np.outer([1, 2, 3, 2, 1], [1, 2, 3, 2, 1]) / 81
 
 def rock_paste(strength):
-    "The big rocks of some tile of the batch, moved by up to a quarter of the tile and with soft edges, are put into a share `strength` of the tiles (Ghiasi et al., CVPR 2021, with one class)."
+    """The big rocks of some tile of the batch, moved by up to a quarter of the tile and with soft
+    edges, are put into a share `strength` of the tiles (Ghiasi et al., CVPR 2021, with one class)."""
     def step(x, y, at, r):
         donor, has = _donors(y, r)
         away = [t + ops.round(n / 4 * _each(x, r)) for t, n in zip(_grid(x), x.shape[1:3])]
@@ -300,7 +305,8 @@ def rock_paste(strength):
 
 # %% ../nbs/02_augment.ipynb #aeedbc18
 def rock_zoom(strength):
-    "Zoom in on a big rock of the tile by a factor of up to 1 + `strength`; tiles without stay. To be named after the other geometric steps: its rock is sought where it was before them."
+    """Zoom in on a big rock of the tile by a factor of up to 1 + `strength`; tiles without stay.
+    To be named after the other geometric steps: its rock is sought where it was before them."""
     def step(x, y, at, r):
         f = (1 + strength) ** -_each(x, r, 0.)
         has = ops.any(ops.equal(y, 4), (1, 2), keepdims=True)

@@ -39,17 +39,20 @@ def _copied(images, masks, ids, copies, augment, seed, most):
     kept = _part(len(every), most, seed)
     old, new = every[kept[kept < len(ids)]], np.bincount(every[kept[kept >= len(ids)]], minlength=len(ids))
     x, y, _ = enlarge(images[ids], masks[ids], 1 + new, augment, seed)
-    return Balanced(np.concatenate([images, x[len(ids):]]), np.concatenate([masks, y[len(ids):]]), np.concatenate([ids[old], len(images) + np.arange(new.sum())]))
+    return Balanced(np.concatenate([images, x[len(ids):]]), np.concatenate([masks, y[len(ids):]]),
+        np.concatenate([ids[old], len(images) + np.arange(new.sum())]))
 
 def _evenly(n, total): return total // n + (np.arange(n) < total % n)  # what does not divide falls to the first ones
 
 def copies_evenly(images, masks, ids, seed=0, most=None, *, augment, total=32_064):
-    "A set of `total` tiles in which each of `ids` stands equally often, once as it is and otherwise changed by `augment`: Hendrix's 32,064 are 16 times 80 % of 2505."
+    """A set of `total` tiles in which each of `ids` stands equally often, once as it is
+    and otherwise changed by `augment`: Hendrix's 32,064 are 16 times 80 % of 2505."""
     if total < len(ids): raise MarsError(f'copies_evenly: {total:,} tiles are fewer than the {len(ids):,} there are; name a larger total')
     return _copied(images, masks, ids, _evenly(len(ids), total), augment, seed, most)
 
 def copies_aaa000(images, masks, ids, seed=0, most=None, *, augment, ordinary=(4, 6), rocky=(24, 36)):
-    "aaa000's set: each of `ids` as it is and, changed by `augment`, as often as a draw from the range `ordinary` says (both ends included), or `rocky` where there is any big rock."
+    """aaa000's set: each of `ids` as it is and, changed by `augment`, as often as a draw from
+    the range `ordinary` says (both ends included), or `rocky` where there is any big rock."""
     r, rock = rng(seed, 'copies'), (masks[ids] == 4).any((1, 2))
     more = [r.integers(low, high + 1, len(ids)) for low, high in (ordinary, rocky)]
     return _copied(images, masks, ids, 1 + np.where(rock, more[1], more[0]), augment, seed, most)
@@ -72,7 +75,8 @@ def generate(images, masks, ids, seed=0, most=None, total=8000, rounds=2, augmen
 BATCH, DONORS = 64, 16
 
 def mixed(images, masks, ids, seed=0, most=None, *, augment, n):
-    "The tiles `ids` and `n` new ones: some of them drawn at random, mixed by the steps `augment` with tiles that hold big rock. Raises `MarsError` where none does."
+    """The tiles `ids` and `n` new ones: some of them drawn at random, mixed by the steps
+    `augment` with tiles that hold big rock. Raises `MarsError` where none does."""
     rocky, r = ids[(masks[ids] == 4).any((1, 2))], rng(seed, 'mixed')
     if not len(rocky): raise MarsError('mixed: no training tile holds big rock; there is nothing to mix in')
     k = -(-n // (BATCH - DONORS))

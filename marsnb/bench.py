@@ -29,7 +29,8 @@ print(json.dumps(dict(seconds=time.perf_counter() - start, memory_mb=(peak_memor
 '''
 
 def measure(contenders, repeats=3):
-    "Seconds and growth of peak memory (MB) of each of `contenders`, {name: (code before, code measured)}, `repeats` times in turn: a table, a row a run. The code measured may put further `figures` into the mapping of that name."
+    """Seconds and growth of peak memory (MB) of each of `contenders`, {name: (code before, code measured)}, `repeats`
+    times in turn: a table, a row a run. The code measured may put further `figures` into the mapping of that name."""
     rows = []
     for i in range(repeats):
         for name, (before, work) in contenders.items():
@@ -76,8 +77,10 @@ def as_reported(images, masks, epochs=1, size=None, batch=32):
         return both[..., :1], both[..., 1:]
     tiles = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).map(flip, tf.data.AUTOTUNE).batch(batch).repeat().prefetch(tf.data.AUTOTUNE)
     net = keras.models.clone_model(unet((*TILE, 1), N_CLASSES, WIDTHS))  # a clone has Keras' own layers throughout
-    net.compile('adam', keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=[keras.metrics.MeanIoU(N_CLASSES, ignore_class=0, sparse_y_pred=False)])
-    clock = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *a: seconds.append(-time.perf_counter()), on_epoch_end=lambda *a: seconds.append(seconds.pop() + time.perf_counter()))
+    net.compile('adam', keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.MeanIoU(N_CLASSES, ignore_class=0, sparse_y_pred=False)])
+    clock = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *a: seconds.append(-time.perf_counter()),
+        on_epoch_end=lambda *a: seconds.append(seconds.pop() + time.perf_counter()))
     net.fit(tiles, epochs=epochs, steps_per_epoch=max((size or len(x)) // batch, 1), verbose=0, callbacks=[clock])
     return seconds
 
@@ -143,7 +146,8 @@ from marsnb import bench
 images, masks = bench.noise({n})
 first, = bench.{f}(images[:32], masks[:32]{own})"""
         return before, f"s = bench.{f}(images, masks, {epochs}, {size}{own})\nfigures = dict(first_step=first, seconds_a_tile=float(np.median(s[1:])) / {size})"
-    who = {'as reported': code('as_reported', before=_AS_IT_COMES), 'marsnb': code('ours'), 'marsnb, float32': code('ours', ", precision='float32'"), 'marsnb, TensorFlow as it comes': code('ours', before=_AS_IT_COMES),
+    who = {'as reported': code('as_reported', before=_AS_IT_COMES), 'marsnb': code('ours'), 'marsnb, float32': code('ours', ", precision='float32'"),
+        'marsnb, TensorFlow as it comes': code('ours', before=_AS_IT_COMES),
            'marsnb on JAX': code('ours', backend='jax'), 'PyTorch': code('in_torch')}
     for name, module in (('marsnb on JAX', 'jax'), ('PyTorch', 'torch')):
         if not importlib.util.find_spec(module): print(f'{name}: left out, {module} is not installed'); del who[name]
@@ -170,7 +174,8 @@ def augmenting(n=1024, repeats=3):
     before = f'from marsnb import bench\nimages, masks = bench.noise({n})'
     several = dict(flips=1., cyclic_shift=.2, brightness=.2, contrast=.2)
     code = lambda f: (before, f'figures = dict(seconds_a_tile=bench.{f} / {n})')
-    return measure({'a step': code('ours(images, masks, 2)[1]'), 'flips': code('alone(images, masks, dict(flips=1.))'), 'four augmentations': code(f'alone(images, masks, {several})'),
+    return measure({'a step': code('ours(images, masks, 2)[1]'), 'flips': code('alone(images, masks, dict(flips=1.))'),
+        'four augmentations': code(f'alone(images, masks, {several})'),
                     'CutMix of big rocks': code('alone(images, masks, dict(rock_cutmix=.25))')}, repeats)[['contender', 'run', 'seconds_a_tile']]
 
 # %% ../nbs/21_speed.ipynb #455a844a
@@ -184,13 +189,15 @@ def steps(in_one_go, epochs=12, n=64, batch=8):
     keras.utils.set_random_seed(0)
     images, masks = (a[:, :16, :16] for a in noise(n * batch))
     with contextlib.redirect_stderr(io.StringIO()):
-        history = train.fit(Model(unet((16, 16, 1), N_CLASSES, (4, 8)), images, masks, losses.ce()), SimpleNamespace(train=np.arange(n * batch), val=[0]), epochs=epochs, batch=batch, jit=True, settle=0)
+        history = train.fit(Model(unet((16, 16, 1), N_CLASSES, (4, 8)), images, masks, losses.ce()), SimpleNamespace(train=np.arange(n * batch), val=[0]),
+            epochs=epochs, batch=batch, jit=True, settle=0)
     return float(np.median([h['seconds'] for h in history[1:]])) / n
 
 def between(repeats=3):
     "Seconds a step and of the whole, compilation included, all steps of an epoch in one go and one by one, with both backends: a table as `measure` gives it."
     before = "import os; os.environ['KERAS_BACKEND'] = {!r}\nfrom marsnb import bench\nimport marsnb.train"
-    who = {f'{backend}, {how}': (before.format(backend), f"figures = dict(seconds_a_step=bench.steps({how == 'in one go'}))") for backend in ('tensorflow', 'jax') if importlib.util.find_spec(backend) for how in ('one by one', 'in one go')}
+    who = {f'{backend}, {how}': (before.format(backend), f"figures = dict(seconds_a_step=bench.steps({how == 'in one go'}))")
+        for backend in ('tensorflow', 'jax') if importlib.util.find_spec(backend) for how in ('one by one', 'in one go')}
     return measure(who, repeats).drop(columns='memory_mb')
 
 # %% ../nbs/21_speed.ipynb #afb5c96d
@@ -205,10 +212,12 @@ flipped = infer.viewed(net, infer.flips())
 plain = unet((64, 128, 1), 5, bench.WIDTHS)
 """
     done = f"\nfigures = dict(seconds_a_tile=(time.perf_counter() - start) / {n})"
-    return measure({'as reported': (_AS_IT_COMES + before + "plain.predict(images[:64, ..., None] / 255, verbose=0)", "m = plain.predict((images / 255).astype('float32')[..., None], verbose=0).argmax(-1)" + done),
+    return measure({'as reported': (_AS_IT_COMES + before + "plain.predict(images[:64, ..., None] / 255, verbose=0)",
+        "m = plain.predict((images / 255).astype('float32')[..., None], verbose=0).argmax(-1)" + done),
                     'marsnb': (before + 'infer.predict(net, images[:64])', 'm = infer.predict(net, images)' + done),
                     'marsnb, TensorFlow as it comes': (_AS_IT_COMES + before + 'infer.predict(net, images[:64])', 'm = infer.predict(net, images)' + done),
-                    'marsnb, flips': (before + 'infer.predict(flipped, images[:64])', 'm = infer.predict(flipped, images)' + done)}, repeats).drop(columns='seconds')
+                    'marsnb, flips': (before + 'infer.predict(flipped, images[:64])', 'm = infer.predict(flipped, images)' + done)},
+                    repeats).drop(columns='seconds')
 
 # %% ../nbs/21_speed.ipynb #94c54a23
 def pages(repeats=3):
@@ -218,7 +227,8 @@ from marsnb import page, recipes, runs
 folder = tempfile.TemporaryDirectory()
 recipe = recipes.make(dict(team='bench', row='short', epochs=1, out=folder.name))
 """
-    return measure({'in one process': (before, 'runs.execute(recipe, recipes.prepare(recipe))'), 'as a page': (before, 'page.run(recipe)')}, repeats).drop(columns='memory_mb')  # a page has a process of its own
+    return measure({'in one process': (before, 'runs.execute(recipe, recipes.prepare(recipe))'), 'as a page': (before, 'page.run(recipe)')},
+        repeats).drop(columns='memory_mb')  # a page has a process of its own
 
 # %% ../nbs/21_speed.ipynb #2c219a5c
 def books(repeats=3):
@@ -252,37 +262,49 @@ def floor():
 
 # %% ../nbs/21_speed.ipynb #18aeb940
 SPEED = ROOT/'book'/'speed.csv'
-ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'augmenting': ('a step', 'augmentation'), 'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training'), 'books': ('from nothing', 'building the report'), 'between': ('tensorflow, one by one', 'between two steps')}
+ABOUT = {'reading': ('np.load', 'reading the data'), 'training': ('as reported', 'training'), 'augmenting': ('a step', 'augmentation'),
+    'predicting': ('as reported', 'predicting'), 'pages': ('in one process', 'a page around a training'), 'books': ('from nothing', 'building the report'),
+    'between': ('tensorflow, one by one', 'between two steps')}
 
 def keep(tables, machine, path=SPEED):
     "Put `tables`, {about: table}, into the csv at `path`, in place of what it said about the same and of `machine`."
     long = pd.concat([t.melt(['contender', 'run'], var_name='figure').assign(about=about, machine=machine) for about, t in tables.items()]).dropna()
     before = pd.read_csv(path) if Path(path).exists() else long[:0]
-    with atomic(path) as t: pd.concat([before[(before.machine != machine) | ~before.about.isin(tables)], long])[['machine', 'about', 'contender', 'run', 'figure', 'value']].to_csv(t, index=False, float_format='%.5g')
+    with atomic(path) as t:
+        pd.concat([before[(before.machine != machine) | ~before.about.isin(tables)], long])[['machine', 'about', 'contender', 'run', 'figure',
+            'value']].to_csv(t, index=False, float_format='%.5g')
 
 def kept(path=SPEED):
     "What `keep` wrote to `path`: {machine: {about: table}}."
     if not Path(path).exists(): return {}
-    return {machine: {about: a.pivot(index=['contender', 'run'], columns='figure', values='value').reset_index().rename_axis(columns=None) for about, a in m.groupby('about')} for machine, m in pd.read_csv(path).groupby('machine')}
+    return {machine: {about: a.pivot(index=['contender', 'run'], columns='figure', values='value').reset_index().rename_axis(columns=None) for about,
+        a in m.groupby('about')} for machine, m in pd.read_csv(path).groupby('machine')}
 
 # %% ../nbs/21_speed.ipynb #24e3b812
 def plot(tables):
-    "A picture of `tables`, {about: table} of one machine: seconds a tile of training and predicting (or tiles a second), time to the first step, memory; the floor as lines."
+    """A picture of `tables`, {about: table} of one machine: seconds a tile of training and
+    predicting (or tiles a second), time to the first step, memory; the floor as lines."""
     import matplotlib.pyplot as plt
-    drawn = [(a, f, t) for a, f, t in (('training', 'seconds_a_tile', 'training: tiles a second'), ('training', 'first_step', 'training: seconds to the first step'), ('training', 'memory_mb', 'training: MB more for 4,096 tiles'), ('predicting', 'seconds_a_tile', 'predicting: tiles a second')) if a in tables]
+    drawn = [(a, f, t) for a, f, t in (('training', 'seconds_a_tile', 'training: tiles a second'),
+        ('training', 'first_step', 'training: seconds to the first step'), ('training', 'memory_mb', 'training: MB more for 4,096 tiles'),
+        ('predicting', 'seconds_a_tile', 'predicting: tiles a second')) if a in tables]
     fig, axes = plt.subplots(len(drawn), figsize=(7, 1.9 * len(drawn)), layout='constrained', squeeze=False)
     for ax, (about, figure, title) in zip(axes[:, 0], drawn):
-        values = tables[about].set_index('contender')[figure].pow(-1 if figure == 'seconds_a_tile' else 1).groupby('contender').agg(['median', 'min', 'max']).sort_values('median', ascending=figure == 'seconds_a_tile')
+        values = tables[about].set_index('contender')[figure].pow(-1 if figure == 'seconds_a_tile' else 1).groupby('contender').agg(['median', 'min',
+            'max']).sort_values('median', ascending=figure == 'seconds_a_tile')
         spread = (values['median'] - values['min'], values['max'] - values['median'])
-        bars = ax.barh(values.index, values['median'], xerr=spread, color=['#b8b0a4' if n in ('as reported', 'PyTorch') else '#b5533c' for n in values.index], error_kw={'elinewidth': 1})
-        ax.bar_label(bars, fmt='%.3g', padding=8, fontsize=8); ax.set_title(title, loc='left', fontsize=9); ax.spines[['top', 'right']].set_visible(False); ax.tick_params(labelsize=8); ax.margins(x=.15)
+        bars = ax.barh(values.index, values['median'], xerr=spread, color=['#b8b0a4' if n in ('as reported', 'PyTorch') else '#b5533c' for n in values.index],
+            error_kw={'elinewidth': 1})
+        ax.bar_label(bars, fmt='%.3g', padding=8, fontsize=8); ax.set_title(title, loc='left', fontsize=9); ax.spines[['top', 'right']].set_visible(False)
+        ax.tick_params(labelsize=8); ax.margins(x=.15)
     return fig
 
 # %% ../nbs/21_speed.ipynb #e1e53095
 @click.command()
 @click.argument('what', nargs=-1, type=click.Choice([*ABOUT, 'floor']))
 def main(what):
-    """Measure WHAT, by default everything; print every ratio and keep the figures in book/speed.csv. The machine should have nothing else to do: all of it takes about half an hour."""
+    """Measure WHAT, by default everything; print every ratio and keep the figures in book/speed.csv.
+    The machine should have nothing else to do: all of it takes about half an hour."""
     from marsnb import page, runs
     with page.noise_to(os.devnull): machine = runs.device()  # loads the backend
     with tempfile.TemporaryDirectory() as d:
@@ -290,9 +312,11 @@ def main(what):
             path = data_path() or Path(d)/'course.npz'
             if not path.exists(): course_file(path)
             return loading(path)
-        for about, f in dict(reading=read, predicting=predicting, training=training, augmenting=augmenting, pages=pages, books=books, between=between, floor=floor).items():
+        for about, f in dict(reading=read, predicting=predicting, training=training, augmenting=augmenting, pages=pages, books=books, between=between,
+                floor=floor).items():
             if what and about not in what: continue
             keep({about: (table := f())}, machine)
-            if about in ABOUT: print(f'\n{ABOUT[about][1]}, ratio to {ABOUT[about][0]}\n', ratios(table, ABOUT[about][0]).round(3).to_string(), sep='', flush=True)
+            if about in ABOUT:
+                print(f'\n{ABOUT[about][1]}, ratio to {ABOUT[about][0]}\n', ratios(table, ABOUT[about][0]).round(3).to_string(), sep='', flush=True)
 
 if __name__ == '__main__' and '__file__' in globals(): main()

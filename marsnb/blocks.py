@@ -22,7 +22,8 @@ from .data import synthetic
 
 # %% ../nbs/03_blocks.ipynb #9a310512
 def _fused(self, x, training=None, mask=None):
-    "What Keras' batch normalisation computes of x (b, h, w, ch), in TensorFlow's one operation instead of a dozen that each pass over memory; in float32 where channels do not come in sixteens, for which oneDNN has nothing fast in bfloat16."
+    """What Keras' batch normalisation computes of x (b, h, w, ch), in TensorFlow's one operation instead of a dozen that each
+    pass over memory; in float32 where channels do not come in sixteens, for which oneDNN has nothing fast in bfloat16."""
     from tensorflow.compat.v1.nn import fused_batch_norm
     if len(x.shape) != 4: return type(self).call(self, x, training)
     if x.shape[-1] % 16 and x.dtype == 'bfloat16': return ops.cast(_fused(self, ops.cast(x, 'float32'), training), x.dtype)
@@ -30,7 +31,8 @@ def _fused(self, x, training=None, mask=None):
     if not (training and self.trainable): return fused_batch_norm(*weights, self.moving_mean.value, self.moving_variance.value, is_training=False, **own)[0]
     y, mean, variance = fused_batch_norm(*weights, **own)
     n = ops.cast(ops.size(x) // x.shape[-1], 'float32')
-    for average, new in ((self.moving_mean, mean), (self.moving_variance, variance * (n - 1) / n)): average.assign(self.momentum * average + (1 - self.momentum) * new)
+    for average, new in ((self.moving_mean, mean), (self.moving_variance, variance * (n - 1) / n)):
+        average.assign(self.momentum * average + (1 - self.momentum) * new)
     return y
 
 def batch(x):
@@ -58,12 +60,14 @@ def down(x, n=2):
     return layers.MaxPooling2D(n)(x)
 
 def down_blur(x):
-    "The largest of neighbours, smoothed by a 3 x 3 mean before every other pixel is taken (after arXiv 1904.11486, where the filter is binomial): a shift of the tile changes the map less."
+    """The largest of neighbours, smoothed by a 3 x 3 mean before every other pixel is taken (after
+    arXiv 1904.11486, where the filter is binomial): a shift of the tile changes the map less."""
     return layers.AveragePooling2D(3, 2, padding='same')(layers.MaxPooling2D(2, 1, padding='same')(x))
 
 def up(x, n=2, interpolation='nearest'):
     "Resize to `n` times the sides."
-    return layers.UpSampling2D(n, interpolation=interpolation, dtype='float32' if interpolation == 'bilinear' else None)(x)  # Keras means in float32 anyway; bfloat16 only added casts
+    # Keras means in float32 anyway; bfloat16 only added casts
+    return layers.UpSampling2D(n, interpolation=interpolation, dtype='float32' if interpolation == 'bilinear' else None)(x)
 
 def up_conv(x, n=2, ch=None):
     "Transpose convolution to `n` times the sides: up-sampling that learns; `ch` channels, else 1/`n` of those of `x`."
@@ -346,7 +350,8 @@ def portrait(model, tile=8, **options):
 
 # %% ../nbs/03_blocks.ipynb #84372761
 def flops(model):
-    "Multiplications and additions of one tile with the weights of `model`, two for each weight and place; what has no weights is left out, a shared layer counts once, and so do patches that `cut` made."
+    """Multiplications and additions of one tile with the weights of `model`, two for each weight and place;
+    what has no weights is left out, a shared layer counts once, and so do patches that `cut` made."""
     total = 0
     for l in model.layers:
         places = (l.input if isinstance(l, layers.Conv2DTranspose) else l.output).shape[1:-1]

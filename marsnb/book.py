@@ -58,7 +58,8 @@ def run_cell(source, names):
     return [f for f in map(plt.figure, plt.get_fignums()) if not any(f is v for v in values)] + values
 
 def shown(value, source):
-    "A cell that shows `value`, which the code `source` gave: prose as prose, a figure as a picture whose text alternative is its label, else what IPython makes of it."
+    """A cell that shows `value`, which the code `source` gave: prose as prose, a figure
+    as a picture whose text alternative is its label, else what IPython makes of it."""
     if isinstance(value, Markdown): return nbformat.v4.new_markdown_cell(value.data)
     if isinstance(value, plt.Figure):
         value.savefig(png := io.BytesIO(), format='png')
@@ -93,7 +94,8 @@ def sayings(code):
     "What the functions that draw say of themselves in the Python `code`: the first sentence of each docstring by name. Nothing where it is not plain Python."
     try: found = [n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.FunctionDef)]
     except SyntaxError: return {}
-    said = {f.name: re.sub(r'`| \([^)]*\)', '', ' '.join((ast.get_docstring(f) or '').split()).split('. ')[0]).rstrip('.') for f in found if re.match('plot|show|draw|gallery|sketch', f.name)}
+    said = {f.name: re.sub(r'`| \([^)]*\)', '', ' '.join((ast.get_docstring(f) or '').split()).split('. ')[0]).rstrip('.') for f in found
+        if re.match('plot|show|draw|gallery|sketch', f.name)}
     return {k: v for k, v in said.items() if v}
 
 def called(code, said):
@@ -121,14 +123,16 @@ def alternatives(nb):
         own = re.search(r'^#\| *fig-alt: *"?(.*?)"?$', cell.source, re.M)
         text = own[1] if own else '. '.join(filter(None, [f'Figure on {heading}', sentence, called(cell.source, said)]))
         pictures = [o.metadata.setdefault(k, {}) for o in cell.get('outputs', []) for k in PICTURES if k in o.get('data', {})]
-        for i, picture in enumerate(pictures, 1): picture['alt'] = picture.get('alt') or text[:300] + (f' ({i} of {len(pictures)})' if len(pictures) > 1 else '')
+        for i, picture in enumerate(pictures, 1):
+            picture['alt'] = picture.get('alt') or text[:300] + (f' ({i} of {len(pictures)})' if len(pictures) > 1 else '')
     return nb
 
 # %% ../nbs/12c_book.ipynb #229a0ad9
 HIDDEN = re.compile(r'^#\| ?(hide$|default_exp)', re.M)
 
 def chapter(nb, heading=None):
-    "The notebook `nb` as a chapter, as text: without hidden cells, parameters, directives and what notebooks note of a machine; `heading` replaces its first cell."
+    """The notebook `nb` as a chapter, as text: without hidden cells, parameters,
+    directives and what notebooks note of a machine; `heading` replaces its first cell."""
     if heading: nb.cells[0].source = f'# {heading}'
     nb.cells = [c for c in alternatives(nb).cells if not HIDDEN.search(c.source) and 'parameters' not in c.metadata.get('tags', [])]
     nb.metadata = {'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}, 'language_info': {'name': 'python'}}
@@ -147,7 +151,8 @@ def _portable(output):
 
 # %% ../nbs/12c_book.ipynb #b8785efd
 def page(path, kept, key, heading=None, **names):
-    "The page at `path` executed with `names` and as a chapter, as text; taken from the folder `kept` where it is there under `key`. An error in it names the page."
+    """The page at `path` executed with `names` and as a chapter, as text; taken from the
+    folder `kept` where it is there under `key`. An error in it names the page."""
     known = kept/f'{digest_of(path, key, heading)}.ipynb'
     if not known.exists():
         try: put(known, chapter(executed(read_page(path), **names), heading))
@@ -162,10 +167,13 @@ def forget(kept, since):
 
 # %% ../nbs/12c_book.ipynb #5d5e2514
 def toc(findings, teams, others, chapters):
-    "The table of contents: `teams` maps a team's name to its page and those of its runs, which are pairs of file and title, `others` a further suite to the pages of its runs."
+    """The table of contents: `teams` maps a team's name to its page and those of its runs,
+    which are pairs of file and title, `others` a further suite to the pages of its runs."""
     part = lambda caption, files: {'caption': caption, 'chapters': [{'file': f} for f in files]}
-    team = lambda name, first, files: {'caption': name, 'chapters': [{'file': first, 'title': 'Reported and measured'} | ({'sections': [{'file': f, 'title': t} for f, t in files]} if files else {})]}
-    return {'format': 'jb-book', 'root': 'index', 'parts': [part('Findings', findings)] + [team(name, *pages) for name, pages in teams.items()] + [part(f'Further runs: {s}', files) for s, files in others.items()]
+    team = lambda name, first, files: {'caption': name,
+        'chapters': [{'file': first, 'title': 'Reported and measured'} | ({'sections': [{'file': f, 'title': t} for f, t in files]} if files else {})]}
+    return {'format': 'jb-book', 'root': 'index', 'parts': [part('Findings', findings)] + [team(name, *pages) for name, pages in teams.items()]
+        + [part(f'Further runs: {s}', files) for s, files in others.items()]
             + ([part('Library', chapters)] if chapters else []) + [part('Appendix', ['reproducing', 'clusters', 'references'])]}
 
 # %% ../nbs/12c_book.ipynb #4333d929
@@ -183,7 +191,8 @@ def surroundings():
 def summary_pages(table, out, kept, key):
     "Stage the pages on all of the records `table`, and one for each team, in the folder `out`; gives the files, and the page of each team."
     records, said = report.main(table), findings.reported()
-    names = dict(records=records, everything=table, rows=findings.standing(records), reported=said, judged=verdicts.judge_all(verdicts.claims(), report.comparable(table)))
+    names = dict(records=records, everything=table, rows=findings.standing(records), reported=said, judged=verdicts.judge_all(verdicts.claims(),
+        report.comparable(table)))
     files = [put(out/'compare.ipynb', page(EXPERIMENTS/'compare.ipynb', kept, key, **names))]
     for p in sorted(BOOK.glob('*.md')):
         if p.stem in ('team', 'run'): continue
@@ -191,14 +200,16 @@ def summary_pages(table, out, kept, key):
         files.append(put(out/f'{p.stem}.ipynb', page(p, kept, key, **names)) if computes else put(out/p.name, p.read_text(encoding='utf-8')))
     teams = [t for t in report.TEAMS if t in {*said.team, *records.team}] + sorted(set(records.team) - set(report.TEAMS))
     where = {t: out/'teams'/f'{slug(t)}.ipynb' for t in teams}
-    return files + [put(f, page(BOOK/'team.md', kept, key, plain(report.TEAMS.get(t, t)) + r'\: reported and measured', team=t, **names)) for t, f in where.items()], where
+    return files + [put(f, page(BOOK/'team.md', kept, key, plain(report.TEAMS.get(t, t)) + r'\: reported and measured', team=t, **names)) for t,
+        f in where.items()], where
 
 # %% ../nbs/12c_book.ipynb #7b91d850
 def run_page(runs_of_row, kept, name):
     "The page of a row as text, made from its records alone, so that it is the same wherever they are; `name` is how the row is called."
     first = runs_of_row.iloc[0]
     heading = plain(report.title(first.team, name))
-    key = digest_of(*CODE, surroundings(), *(p/n for p in runs_of_row.path for n in ('record.json', 'history.csv', 'test.npz') if (p/n).exists()), *filter(None, [report.recipe_file(first.team, first.row)]))
+    key = digest_of(*CODE, surroundings(), *(p/n for p in runs_of_row.path for n in ('record.json', 'history.csv', 'test.npz') if (p/n).exists()),
+        *filter(None, [report.recipe_file(first.team, first.row)]))
     return page(BOOK/'run.md', kept, key, heading, runs=runs_of_row, record=runs.read(first.path), history=report.history(first.path))
 
 def run_pages(table, out, kept):
@@ -216,14 +227,16 @@ def data_page(table):
     nb = nbformat.read(PAGES/'dataset.ipynb', 4)
     shown, meant = map(report.data_of, (runs.suite(recipes.Recipe()), report.suites(table)[0]))
     if shown == meant: return chapter(nb)
-    nb.cells.insert(1, nbformat.v4.new_markdown_cell(f'```{{warning}}\nThis page shows the data *{plain(shown)}*. The figures of this report come from *{plain(meant)}*, whose file was not at hand when it was built: name it with `MARSNB_DATA`.\n```'))
+    nb.cells.insert(1, nbformat.v4.new_markdown_cell(f'```{{warning}}\nThis page shows the data *{plain(shown)}*. The figures of this report come from '
+        f'*{plain(meant)}*, whose file was not at hand when it was built: name it with `MARSNB_DATA`.\n```'))
     return chapter(nb, f'The data: {plain(shown)}, not {plain(meant)}')
 
 # %% ../nbs/12c_book.ipynb #714e0ab0
 LIBRARY = sorted((ROOT/'nbs').glob('*.ipynb'))
 
 def stage(table, folder=BOOK, library=LIBRARY):
-    "Lay out the sources of the book for the records `table` in `folder`/_build/src, with the notebooks `library` as chapters, and remove there what is no longer of it; gives its files."
+    """Lay out the sources of the book for the records `table` in `folder`/_build/src, with the
+    notebooks `library` as chapters, and remove there what is no longer of it; gives its files."""
     out, kept, start = folder/'_build'/'src', folder/'_build'/'kept', time.time() - 1
     key = digest_of(*CODE, surroundings(), *sorted(BOOK.glob('*.yml')), *(p/n for p in table.path for n in ('record.json', 'test.npz') if (p/n).exists()))
     files, teams = summary_pages(table, out, kept, key)
@@ -249,7 +262,8 @@ def contents(files, teams, pages, suites):
     return toc(first, of_team, others, [place(f) for f in files if f.parent.name == 'library'])
 
 # %% ../nbs/12c_book.ipynb #ca7dff72
-TAGS = {'a', 'b', 'blockquote', 'br', 'caption', 'code', 'dd', 'details', 'div', 'dl', 'dt', 'em', 'h1', 'h2', 'h3', 'h4', 'hr', 'i', 'li', 'ol', 'p', 'pre', 'span', 'strong', 'sub', 'summary', 'sup', 'table', 'tbody', 'td', 'th', 'thead', 'tr', 'ul'}
+TAGS = {'a', 'b', 'blockquote', 'br', 'caption', 'code', 'dd', 'details', 'div', 'dl', 'dt', 'em', 'h1', 'h2', 'h3', 'h4', 'hr', 'i', 'li', 'ol', 'p', 'pre',
+    'span', 'strong', 'sub', 'summary', 'sup', 'table', 'tbody', 'td', 'th', 'thead', 'tr', 'ul'}
 ATTRIBUTES = {'*': ['class', 'title'], 'a': ['href'], 'td': ['colspan', 'rowspan'], 'th': ['colspan', 'rowspan', 'scope']}
 
 def guarded(text):
@@ -300,12 +314,15 @@ def setup(app):
     return {'parallel_read_safe': True, 'parallel_write_safe': True}
 
 # %% ../nbs/12c_book.ipynb #4e8f903b
-WITH_US = 'import os, threading; threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start(); '  # a process that begins so ends with the one that holds its input
+# a process that begins so ends with the one that holds its input
+WITH_US = 'import os, threading; threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start(); '
 
 def render(source, made, log):
     "Build the book staged at `source` in the folder `made`, in a process of its own that writes to the file `log`; warnings are errors."
-    command = [sys.executable, '-c', WITH_US + 'from jupyter_book.cli.main import main; main()', 'build', '--warningiserror', '--keep-going', '--path-output', str(made), str(source)]
-    with open(log, 'w') as f, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=f, stderr=subprocess.STDOUT, env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore'}) as p: p.wait()
+    command = [sys.executable, '-c', WITH_US + 'from jupyter_book.cli.main import main; main()', 'build', '--warningiserror', '--keep-going', '--path-output',
+        str(made), str(source)]
+    with open(log, 'w') as f, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=f, stderr=subprocess.STDOUT, env=os.environ | {'PYTHONPATH': str(ROOT),
+            'PYTHONWARNINGS': 'ignore'}) as p: p.wait()
     said = [l for l in log.read_text(errors='replace').splitlines() if re.search(r'WARNING|ERROR|^\w+Error: \S', l)]
     if p.returncode: raise RuntimeError('\n'.join([f'the book was not built (exit code {p.returncode}); see {log}', *said]))
 

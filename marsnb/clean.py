@@ -45,7 +45,8 @@ def mask_map(masks):
 MOST = 12_000  # tiles; the table of distances grows with the square, 12,000 tiles take 2 GB
 
 def unlikeness(images, masks):
-    "How unlike two tiles are in edges and masks: (n, n) float32, symmetric, root of (1 - correlation of the edges) + 4 (1 - Tanimoto coefficient of the masks)."
+    """How unlike two tiles are in edges and masks: (n, n) float32, symmetric, root of (1
+    - correlation of the edges) + 4 (1 - Tanimoto coefficient of the masks)."""
     if len(images) > MOST: raise MarsError(f'{len(images):,} tiles are too many to compare each with each (at most {MOST:,}); take fewer')
     e, m = edge_map(images), mask_map(masks)
     shared = m @ m.T
@@ -58,13 +59,16 @@ def unlikeness(images, masks):
 def _all(masks, ids): return np.arange(len(masks)) if ids is None else np.asarray(ids, int)
 
 def outliers(images, masks, ids=None, least=6, gap=.47, most=MOST):
-    """Sorted numbers of the planted tiles among the tiles `ids`: groups of at least `least` tiles, at most a quarter of
-    all, alike in mask and picture, and further than `gap` of unlikeness from all others beyond what holds the group together.
-    The persistence of single-linkage groups is that of HDBSCAN (Campello et al. 2013) and of 0-dimensional homology. More than `most` tiles are looked through in
-    portions drawn at random, each with its share of a planted group: one with fewer than `least` tiles in a portion is not found there, and a few tiles that are alike by nature may be, where what ties them to others is in another portion."""
+    """Sorted numbers of the planted tiles among the tiles `ids`: groups of at least `least` tiles, at most a quarter of all, alike in
+    mask and picture, and further than `gap` of unlikeness from all others beyond what holds the group together. The persistence of
+    single-linkage groups is that of HDBSCAN (Campello et al. 2013) and of 0-dimensional homology. More than `most` tiles are looked
+    through in portions drawn at random, each with its share of a planted group: one with fewer than `least` tiles in a portion is not
+    found there, and a few tiles that are alike by nature may be, where what ties them to others is in another portion."""
     ids = _all(masks, ids)
     n = len(ids)
-    if n > most: return np.sort(np.concatenate([outliers(images, masks, some, least, gap, most) for some in np.array_split(rng(0, 'outliers').permutation(ids), -(-n // most))]))
+    if n > most:
+        return np.sort(np.concatenate([outliers(images, masks, some, least, gap, most) for some in np.array_split(rng(0, 'outliers').permutation(ids),
+            -(-n // most))]))
     if n < 4 * least: return ids[:0]
     tree = linkage(squareform(unlikeness(images[ids], masks[ids]), checks=False), 'single')
     part = tree[:, :2].astype(int)  # the two groups that each step joins
@@ -75,7 +79,8 @@ def outliers(images, masks, ids=None, least=6, gap=.47, most=MOST):
 
 # %% ../nbs/01b_clean.ipynb #314d9249
 def plant(tiles, drawing, ids, jitter=0, seed=0):
-    "Images and masks of `tiles` with `drawing` (h, w; 0 = nothing, else the class) put over the tiles `ids` in greys of its own, moved by up to `jitter` pixels: to test `outliers`."
+    """Images and masks of `tiles` with `drawing` (h, w; 0 = nothing, else the class) put over
+    the tiles `ids` in greys of its own, moved by up to `jitter` pixels: to test `outliers`."""
     images, masks = tiles.images.copy(), tiles.masks.copy()
     r = rng(seed, 'plant')
     for i in ids:
@@ -103,7 +108,8 @@ def with_share(masks, k, share=.01):
 
 # %% ../nbs/01b_clean.ipynb #7d202f21
 def read_discard(path, n):
-    "The discard list at `path` as {tile number: reason}; `n` tiles exist. Lines are `number reason`; empty ones and those with # are skipped. Raises `MarsError` with the line."
+    """The discard list at `path` as {tile number: reason}; `n` tiles exist. Lines are `number
+    reason`; empty ones and those with # are skipped. Raises `MarsError` with the line."""
     out = {}
     try: lines = Path(path).read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as e: raise MarsError(f'{path}: not a readable list ({e}); each line is a tile number and a reason') from None
@@ -116,7 +122,9 @@ def read_discard(path, n):
 
 def write_discard(path, reasons):
     "Write {tile number: reason} as a discard list, sorted."
-    with atomic(path) as t: t.write_text('# tiles to leave out: number and reason\n' + ''.join(f'{k} {" ".join(v.split())}\n' for k, v in sorted(reasons.items())), encoding='utf-8')
+    with atomic(path) as t:
+        t.write_text('# tiles to leave out: number and reason\n' + ''.join(f'{k} {" ".join(v.split())}\n' for k, v in sorted(reasons.items())),
+            encoding='utf-8')
 
 # %% ../nbs/01b_clean.ipynb #6e58c862
 def discard(images, masks, ids=None, *, path):
@@ -182,7 +190,8 @@ def label_noise(masks, probs):
 SCALES = (1, 2, 4, 8, 16)
 
 def texture(images, q=8):
-    "Brightness and (log) roughness at `SCALES`, edges across and along, and the row, for each field of `q` x `q` pixels of `images` (n, h, w): (n, h/q, w/q, 13) float32."
+    """Brightness and (log) roughness at `SCALES`, edges across and along, and the row, for
+    each field of `q` x `q` pixels of `images` (n, h, w): (n, h/q, w/q, 13) float32."""
     h, w = images.shape[1:]
     row = np.repeat(np.linspace(-1, 1, h // q, dtype=np.float32)[:, None], w // q, 1)
     small = lambda a: cv2.resize(a, (w // q, h // q), interpolation=cv2.INTER_AREA)
@@ -196,7 +205,8 @@ def texture(images, q=8):
 
 # %% ../nbs/01b_clean.ipynb #3deb850e
 def out_of_fold(images, masks, folds=5, q=8, seed=0):
-    "Labels (n, h/q, w/q), the middle pixel of each field, and probabilities (n, h/q, w/q, 5) that linear discriminants on `texture` give them without having seen the tile."
+    """Labels (n, h/q, w/q), the middle pixel of each field, and probabilities (n, h/q, w/q,
+    5) that linear discriminants on `texture` give them without having seen the tile."""
     looks, labels = texture(images, q), masks[:, q // 2::q, q // 2::q]
     probs = np.zeros((*labels.shape, N_CLASSES), np.float32)
     for seen, unseen in KFold(folds, shuffle=True, random_state=seed).split(images):
@@ -209,7 +219,8 @@ def out_of_fold(images, masks, folds=5, q=8, seed=0):
 
 # %% ../nbs/01b_clean.ipynb #e2b31a09
 def suspicious(images, masks, ids=None, share=.1, seed=0):
-    "Numbers of the `share` of the tiles `ids` whose labels are doubted most: `label_noise` of `out_of_fold`, which looks at no other tile. In the place of Hendrix's list, which is not published."
+    """Numbers of the `share` of the tiles `ids` whose labels are doubted most: `label_noise` of
+    `out_of_fold`, which looks at no other tile. In the place of Hendrix's list, which is not published."""
     ids = _all(masks, ids)
     if not 0 <= share <= .5: raise MarsError(f'suspicious: share={share}; from 0 to 0.5 can be left out')
     doubt = label_noise(*out_of_fold(images[ids], masks[ids], seed=seed))[1]

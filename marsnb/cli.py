@@ -93,7 +93,9 @@ def train(recipe, profile, seed, data, again):
         if again: runs.forget(r)
         with in_a_line(), going_on(): before = plan.done(r, sha256) or page.run(r, sys.stderr)
         record, remark = runs.read(runs.folder(r)), ''
-        if before == record: remark = '; done before' + (', with other code of networks, losses or training than today\'s: --again trains it anew' if record['environment'].get('code', runs.code()) != runs.code() else '')
+        if before == record:
+            remark = '; done before' + (', with other code of networks, losses or training than today\'s: --again trains it anew'
+                if record['environment'].get('code', runs.code()) != runs.code() else '')
         val, test = (record['result'][p] for p in ('val', 'test'))
         click.echo(f'{runs.folder(r)}: test miou {test["miou"]:.4f}, score {test["score"]:.4f}; val miou {val["miou"]:.4f}{remark}')
 
@@ -274,29 +276,38 @@ def predict_images(paths, out, masks, looks, **how):
                 if wrong: print(wrong, file=terminal, flush=True)
                 done += wrong is None
     if not done: raise MarsError(f'{out}: nothing written, none of {len(files)} images could be mapped')
-    click.echo(f'{Path(out)/name}_map.png and areas.csv' if len(files) == 1 else f'{out}: {done:,} maps and areas.csv' + (f'; {len(files) - done:,} of {len(files):,} images skipped' if done < len(files) else ''))
+    click.echo(f'{Path(out)/name}_map.png and areas.csv' if len(files) == 1 else f'{out}: {done:,} maps and areas.csv'
+        + (f'; {len(files) - done:,} of {len(files):,} images skipped' if done < len(files) else ''))
     return int(done < len(files))
 
 # %% ../nbs/13_cli.ipynb #a107fc55
 @cli.command()
 @click.argument('images', nargs=-1)
 @click.option('--data', 'file', default='', help='instead of images, the unlabelled tiles of this npz in the course\'s layout')
-@click.option('--out', default='', help='folder for the maps [default: terrain]; with --data, npz for the masks: predictions, uint8 (n, 64, 128) [default: predictions.npz]')
-@click.option('--model', default='', help='a .keras file, as a run leaves it, with its record beside it, or the folder of that run; default: the network that comes with marsnb')
-@click.option('--background/--no-background', default=None, help='whether background may be predicted; default: as the run measured its network, no for the one that comes with marsnb, which does not know it, yes for one without a record')
-@click.option('--tta/--no-tta', default=None, help='look at each tile as it is and mirrored, four times, and take the mean, or once; default: as the run measured its network')
+@click.option('--out', default='', help='folder for the maps [default: terrain]; with --data, npz for the masks: predictions, uint8 (n, 64, 128) [default: '
+    'predictions.npz]')
+@click.option('--model', default='', help='a .keras file, as a run leaves it, with its record beside it, or the folder of that run; default: the network that '
+    'comes with marsnb')
+@click.option('--background/--no-background', default=None, help='whether background may be predicted; default: as the run measured its network, no for the '
+    'one that comes with marsnb, which does not know it, yes for one without a record')
+@click.option('--tta/--no-tta', default=None, help='look at each tile as it is and mirrored, four times, and take the mean, or once; default: as the run '
+    'measured its network')
 @click.option('--scale', type=float, help='pixels of the network per pixel of the image; default: the image is a whole frame, 128 pixels wide to the network')
-@click.option('--mask', 'masks', multiple=True, help='what is not 0 in this picture, or in that of the image\'s name in this folder, is not assessed; may be given again')
+@click.option('--mask', 'masks', multiple=True, help='what is not 0 in this picture, or in that of the image\'s name in this folder, is not assessed; may be '
+    'given again')
 @click.option('--sure', type=float, help='least probability with which a pixel is assessed [default: 0.5]')
 @click.option('--probabilities', 'keep', is_flag=True, help='also write the probabilities, as npz')
 @click.option('--submission', default='', help='with --data, also write the course\'s submission.csv here')
 def predict(images, file, out, submission, model, background, tta, masks, scale, sure, keep):
-    """Map IMAGES, files or folders: for each, NAME_map.png (the terrain over the image) and NAME_labels.png (its classes 0..4, 255 where not assessed), and for all, areas.csv.
-    A second call maps again; no file that predict did not write is written over. Or predict the tiles of a file with --data."""
+    """Map IMAGES, files or folders: for each, NAME_map.png (the terrain over the image) and NAME_labels.png
+    (its classes 0..4, 255 where not assessed), and for all, areas.csv. A second call maps again; no file
+    that predict did not write is written over. Or predict the tiles of a file with --data."""
     if bool(images) == bool(file): raise MarsError('predict: name images or folders of images, or a file of tiles with --data')
-    if file and (scale is not None or masks or sure is not None or keep): raise MarsError('predict: --scale, --mask, --sure and --probabilities go with images, not with --data')
+    if file and (scale is not None or masks or sure is not None or keep):
+        raise MarsError('predict: --scale, --mask, --sure and --probabilities go with images, not with --data')
     if images and submission: raise MarsError('predict: --submission goes with --data, not with images')
-    if not (scale is None or 0 < scale < 1e3) or not (sure is None or 0 <= sure <= 1): raise MarsError('predict: --scale must be a number above 0, --sure one from 0 to 1')
+    if not (scale is None or 0 < scale < 1e3) or not (sure is None or 0 <= sure <= 1):
+        raise MarsError('predict: --scale must be a number above 0, --sure one from 0 to 1')
     out, looks = out or ('predictions.npz' if file else 'terrain'), {'path': model, 'tta': tta, 'background': background}
     named = [os.path.realpath(path) for path in (file, model, out, submission) if path]
     if len({*named}) < len(named): raise MarsError('predict: --data, --model, --out and --submission must be files of their own')

@@ -50,11 +50,13 @@ MOST = 2**25  # pixels of a frame, 8192 x 4096: what is larger is not unpacked
 def _read(path, flags):
     "The `picture` at `path`, unless it is too large for a frame."
     wide, high = imagesize.get(str(path))
-    if wide * high > MOST or path.stat().st_size > 8 * MOST: raise MarsError(f'{path.name}: {wide} x {high} pixels, {path.stat().st_size / 1e6:.0f} MB are too many for a frame')
+    if wide * high > MOST or path.stat().st_size > 8 * MOST:
+        raise MarsError(f'{path.name}: {wide} x {high} pixels, {path.stat().st_size / 1e6:.0f} MB are too many for a frame')
     return picture(path, flags)
 
 def _grey(path):
-    "The frame at `path`, grey (h, w) uint8: of colours their brightness, of 16 bits the upper eight, rows and columns as they are stored, whatever EXIF says: so are the labels."
+    """The frame at `path`, grey (h, w) uint8: of colours their brightness, of 16 bits the upper
+    eight, rows and columns as they are stored, whatever EXIF says: so are the labels."""
     return _read(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
 
 def _numbers(path):
@@ -75,14 +77,16 @@ def _label(frame, label, hide):
     return y
 
 def _nearest(y, high, wide):
-    "Labels `y` (h, w) at the centres of `high` x `wide` pixels; of two equally near the upper left one. (OpenCV's nearest takes the corner of the pixel, half a tile pixel off.)"
+    """Labels `y` (h, w) at the centres of `high` x `wide` pixels; of two equally near the upper
+    left one. (OpenCV's nearest takes the corner of the pixel, half a tile pixel off.)"""
     rows, cols = (np.int64(np.ceil((np.arange(n) + .5) * m / n)) - 1 for n, m in zip((high, wide), y.shape))
     return y[rows[:, None], cols]
 
 # %% ../nbs/01c_convert.ipynb #69409b26
 def tiles_of(frame, label=None, hide=()):
-    """The tiles of one frame: images and masks, each (k, 64, 128) uint8, from top to bottom; masks None without a `label`. `frame`, `label` and `hide` are paths.
-    The frame is averaged over areas to 128 columns (1024 x 1024: an upper and a lower tile), labels are those nearest to each pixel's centre. Raises `MarsError` for a broken file."""
+    """The tiles of one frame: images and masks, each (k, 64, 128) uint8, from top to bottom; masks None without a
+    `label`. `frame`, `label` and `hide` are paths. The frame is averaged over areas to 128 columns (1024 x 1024: an
+    upper and a lower tile), labels are those nearest to each pixel's centre. Raises `MarsError` for a broken file."""
     x = _grey(frame)
     if x.shape[1] < TILE[1] / 2: raise MarsError(f'{frame.name}: {x.shape[0]} x {x.shape[1]} is too small for a tile')
     high = round(TILE[1] * x.shape[0] / x.shape[1])
@@ -94,7 +98,8 @@ def tiles_of(frame, label=None, hide=()):
 
 # %% ../nbs/01c_convert.ipynb #aee974c1
 def frames_of(folder):
-    "The frames of the release in `folder`: a list of (stem, frame, label or None, [rover mask, range mask, where there are]) sorted by stem; a label without its frame has frame None. Raises `MarsError` where folders lack."
+    """The frames of the release in `folder`: a list of (stem, frame, label or None, [rover mask, range mask, where
+    there are]) sorted by stem; a label without its frame has frame None. Raises `MarsError` where folders lack."""
     msl = Path(folder)/'msl' if (Path(folder)/'msl').is_dir() else Path(folder)
     for need in ('images/edr', 'labels/train'):
         if not (msl/need).is_dir(): raise MarsError(f'{msl/need}: no such folder; name the folder of the AI4Mars release that holds msl/{need}')
@@ -145,10 +150,11 @@ def _numbered(stems):
 
 # %% ../nbs/01c_convert.ipynb #9b97bdb6
 def convert(folder, out, labelled=.01, test=.1, hide=('rover', 'far'), block=256, workers=2):
-    """Convert the AI4Mars release in `folder` into the npz `out` in the course's layout; beside it goes `<name>_groups.npz` with `groups` (the rover stop of
-    each training tile), `frames` and `halves` (its frame's name, 0 for the uppermost tile), and `test_groups`, `test_frames`, `test_halves`. Tiles with less than a share `labelled` of labelled pixels are
-    left out (so at most 1 - `labelled` is background); a share `test` of the stops goes to `test_set` without labels; `hide` says which masks make background. Broken frames
-    are skipped. Returns counts and what was broken. Raises `MarsError` where folders lack or nothing is left."""
+    """Convert the AI4Mars release in `folder` into the npz `out` in the course's layout; beside it goes `<name>_groups.npz` with
+    `groups` (the rover stop of each training tile), `frames` and `halves` (its frame's name, 0 for the uppermost tile), and
+    `test_groups`, `test_frames`, `test_halves`. Tiles with less than a share `labelled` of labelled pixels are left out (so at most 1 -
+    `labelled` is background); a share `test` of the stops goes to `test_set` without labels; `hide` says which masks make background.
+    Broken frames are skipped. Returns counts and what was broken. Raises `MarsError` where folders lack or nothing is left."""
     if unknown := {*hide} - {'rover', 'far'}: raise MarsError(f'hide: {min(unknown)!r:.40} is not known; rover and far are')
     out, frames = Path(out), frames_of(folder)
     settings = json.dumps([labelled, test, hide, block, [(s, *(p and (str(p), p.stat().st_size) for p in (x, y, *m.values()))) for s, x, y, m in frames]])
@@ -159,7 +165,8 @@ def convert(folder, out, labelled=.01, test=.1, hide=('rover', 'far'), block=256
             if b.exists(): continue  # written whole by a run that was interrupted later
             with atomic(b) as t, open(t, 'wb') as f: np.savez(f, **_block(frames[i * block:(i + 1) * block], hide, test, labelled, pool))
     kept = {k: np.concatenate([np.load(b)[k] for b in blocks]) for k in ('train_frame', 'train_half', 'test_frame', 'test_half', 'broken')}
-    if not len(kept['train_frame']): raise MarsError(f'{folder}: no tile left of {len(frames)} frames ({len(kept["broken"])} broken); lower `labelled` or look at the folder')
+    if not len(kept['train_frame']):
+        raise MarsError(f'{folder}: no tile left of {len(frames)} frames ({len(kept["broken"])} broken); lower `labelled` or look at the folder')
     if not len(kept['test_frame']): raise MarsError(f'{folder}: no stop fell to the test set; raise `test` (now {test})')
     tiles, groups = parts/'tiles.npz', parts/'groups.npz'
     with atomic(groups) as t, open(t, 'wb') as f:
@@ -168,4 +175,5 @@ def convert(folder, out, labelled=.01, test=.1, hide=('rover', 'far'), block=256
     with atomic(tiles) as t: _string(t, blocks)
     os.replace(groups, out.with_name(out.stem + '_groups.npz')); os.replace(tiles, out)  # both at once, for they belong together
     for p in out.parent.glob(f'.{glob.escape(out.name)}.*.parts'): shutil.rmtree(p)
-    return {'frames': len(frames), 'training tiles': len(kept['train_frame']), 'test tiles': len(kept['test_frame']), 'stops': len(np.unique(_numbered(kept['train_frame']))), 'broken': kept['broken'].tolist()}
+    return {'frames': len(frames), 'training tiles': len(kept['train_frame']), 'test tiles': len(kept['test_frame']),
+        'stops': len(np.unique(_numbered(kept['train_frame']))), 'broken': kept['broken'].tolist()}

@@ -23,7 +23,8 @@ PALETTE = ('#bbbbbb', '#d55e00', '#0072b2', '#f0e442', '#b3005e')
 
 # %% ../nbs/00_core.ipynb #5924e047
 class MarsError(ValueError):
-    "A mistake in a file, a recipe or a command: one line that says what, where and what to do. The command line shows it and ends with exit code 2, a notebook without a traceback."
+    """A mistake in a file, a recipe or a command: one line that says what, where and what to
+    do. The command line shows it and ends with exit code 2, a notebook without a traceback."""
 
     def _render_traceback_(self): return [f'{type(self).__name__}: {self}']
 
@@ -55,7 +56,8 @@ def rng(seed, *words):
 # %% ../nbs/00_core.ipynb #fa8d4bd7
 @contextlib.contextmanager
 def atomic(path):
-    "Yield a temporary path beside `path`; rename it into place when the block ends well, remove it when it does not. A disk that is full, or the like, is said to be so at `path`."
+    """Yield a temporary path beside `path`; rename it into place when the block ends well,
+    remove it when it does not. A disk that is full, or the like, is said to be so at `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{os.getpid()}-{os.urandom(3).hex()}-{path.name}')  # process ids of containers are alike
@@ -71,7 +73,8 @@ def atomic(path):
 
 # %% ../nbs/00_core.ipynb #4b4d3cee
 def peak_memory():
-    "The most memory this process has taken so far, in bytes. (On Linux `getrusage` would count the parent's from before the start, so the kernel's own account is read.)"
+    """The most memory this process has taken so far, in bytes. (On Linux `getrusage` would
+    count the parent's from before the start, so the kernel's own account is read.)"""
     status = Path('/proc/self/status')
     if status.exists(): return next(int(l.split()[1]) for l in status.read_text().splitlines() if l.startswith('VmHWM')) * 1024
     import resource

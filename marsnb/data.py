@@ -32,7 +32,8 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 def _header(f, info, where, tile):
     "Shape and dtype of the npy member `f`, refused unless it is a plain array of tiles of the shape `tile`."
-    if info.file_size > 200 * info.compress_size + 2**20: raise MarsError(f'{where}: unpacks to {info.file_size / 1e9:.1f} GB, over 200 times its size: not read')
+    if info.file_size > 200 * info.compress_size + 2**20:
+        raise MarsError(f'{where}: unpacks to {info.file_size / 1e9:.1f} GB, over 200 times its size: not read')
     head = io.BytesIO(f.read(2**14))  # a header may claim to be as long as 4 GB
     version = np.lib.format.read_magic(head)
     if version not in _HEADERS: raise MarsError(f'{where}: npy format {version} is not known here; save it again with np.savez')
@@ -41,7 +42,8 @@ def _header(f, info, where, tile):
     if dtype.kind not in 'biuf': raise MarsError(f'{where}: numbers expected, not {dtype} (pickled objects are never read); save plain arrays')
     if shape[1:] != tile or len(shape) != len(tile) + 1: raise MarsError(f'{where}: shape {shape}, but (n, {", ".join(map(str, tile))}) is expected')
     if not 0 < shape[0] <= MAX_TILES: raise MarsError(f'{where}: {shape[0]:,} tiles, but 1 to {MAX_TILES:,} are expected')
-    if fortran and dtype.itemsize * math.prod(shape) > 2**29: raise MarsError(f'{where}: stored column by column, and too large to be turned here; save np.ascontiguousarray(...) of it')
+    if fortran and dtype.itemsize * math.prod(shape) > 2**29:
+        raise MarsError(f'{where}: stored column by column, and too large to be turned here; save np.ascontiguousarray(...) of it')
     return shape, dtype, fortran
 
 # %% ../nbs/01_data.ipynb #d63b723d
@@ -80,7 +82,8 @@ def _bytes(block, top, what, first, exact):
         good = (block >= 0) & (block <= top) & ((small == block) | (not exact))
     if not good.all():
         i = np.argwhere(~good)[0]
-        raise MarsError(f'{what}, tile {first + i[0]}: {block[tuple(i)]} at row {i[-2]}, column {i[-1]}; {"whole numbers " if exact else "values "}from 0 to {top} are expected')
+        raise MarsError(f'{what}, tile {first + i[0]}: {block[tuple(i)]} at row {i[-2]}, column {i[-1]}; {"whole numbers " if exact else "values "}from 0 to '
+            f'{top} are expected')
     return np.rint(block).astype(np.uint8)
 
 def _dark(block, before, what):
@@ -91,7 +94,8 @@ def _dark(block, before, what):
 
 # %% ../nbs/01_data.ipynb #e11e1fd0
 def unlabelled_blocks(path, rows=64):
-    "The `test_set` of the npz at `path`, block by block: yields the number of tiles in all and uint8 (`rows` or fewer, 64, 128), grey 0..255. Raises `MarsError` where the file is not what it should be."
+    """The `test_set` of the npz at `path`, block by block: yields the number of tiles in all and uint8
+    (`rows` or fewer, 64, 128), grey 0..255. Raises `MarsError` where the file is not what it should be."""
     what, dark = f'{path}: test_set', True
     for shape, i, block in _blocks(path, 'test_set', TILE, rows):
         grey, dark = _bytes(block, 255, what, i, exact=False), _dark(block, dark, what)
@@ -111,7 +115,8 @@ def _read_groups(path, n):
     path = Path(path).with_name(Path(path).stem + '_groups.npz')
     if not path.exists(): return None
     groups = np.concatenate([block for *_, block in _blocks(path, 'groups', (), MAX_TILES)])
-    if len(groups) != n or groups.dtype.kind not in 'iu' or (groups != groups.astype(np.int32)).any(): raise MarsError(f'{path}: groups must be {n} whole numbers of 32 bits, not {len(groups)} of {groups.dtype}')
+    if len(groups) != n or groups.dtype.kind not in 'iu' or (groups != groups.astype(np.int32)).any():
+        raise MarsError(f'{path}: groups must be {n} whole numbers of 32 bits, not {len(groups)} of {groups.dtype}')
     return groups.astype(np.int32)
 
 # %% ../nbs/01_data.ipynb #2897f589
@@ -126,7 +131,8 @@ def load(path):
 
 # %% ../nbs/01_data.ipynb #5436a1a3
 def save(path, tiles):
-    "Write `tiles` in the course's layout (as bytes, an eighth of the size), the groups beside it; where there are none, those of a file that was there before are removed."
+    """Write `tiles` in the course's layout (as bytes, an eighth of the size), the groups
+    beside it; where there are none, those of a file that was there before are removed."""
     path, beside = Path(path), Path(path).with_name(f'{Path(path).stem}_groups.npz')
     with atomic(path) as t, open(t, 'wb') as f: np.savez_compressed(f, training_set=np.stack([tiles.images, tiles.masks], 1), test_set=tiles.unlabelled)
     if tiles.groups is None: beside.unlink(missing_ok=True)
@@ -138,7 +144,8 @@ def _noise(r, n, sigma):
     "n smooth random fields (n, 64, 128), mean 0, standard deviation 1, features about `sigma` pixels wide."
     coarse = [max(4, round(t / sigma)) for t in TILE] if sigma > 2 else TILE
     x, s = r.standard_normal((n, *coarse), np.float32), round(sigma)
-    smooth = lambda t, i, j: cv2.resize(t, (TILE[1] + s, TILE[0] + s), interpolation=cv2.INTER_CUBIC)[i:i + TILE[0], j:j + TILE[1]]  # cut out anywhere: no grid shows in the mean
+    # cut out anywhere: no grid shows in the mean
+    smooth = lambda t, i, j: cv2.resize(t, (TILE[1] + s, TILE[0] + s), interpolation=cv2.INTER_CUBIC)[i:i + TILE[0], j:j + TILE[1]]
     x = np.array([smooth(t, *at) if sigma > 2 else cv2.GaussianBlur(t, None, sigma) for t, at in zip(x, r.integers(0, s + 1, (n, 2)))])
     return (x - x.mean((1, 2), keepdims=True)) / x.std((1, 2), keepdims=True)
 
@@ -258,7 +265,8 @@ def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
     rocky = (masks[ids] == 4).mean((1, 2)) >= .01
     folds = min(FOLDS, len(np.unique(groups)), max(rocky.sum(), (~rocky).sum()))
     n_val, n_test = round(val * folds), round(test * folds)
-    if not (n_val > 0 and n_test > 0 and n_val + n_test < folds): raise MarsError(f'val={val}, test={test}: {folds} groups of tiles cannot be split so; each part needs at least one group')
+    if not (n_val > 0 and n_test > 0 and n_val + n_test < folds):
+        raise MarsError(f'val={val}, test={test}: {folds} groups of tiles cannot be split so; each part needs at least one group')
     with warnings.catch_warnings():  # fewer rocky tiles than folds is nothing to warn of
         warnings.simplefilter('ignore', UserWarning)
         cut = [np.sort(ids[t]) for _, t in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(ids, rocky, groups)]

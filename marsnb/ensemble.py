@@ -15,9 +15,11 @@ from .infer import main, mean_probability
 
 # %% ../nbs/10_ensemble.ipynb #0b128787
 def ensemble(nets, weights=None):
-    "A `keras.Model` whose logits are the logarithm of the mean probability of `nets`, weighted by `weights` (default: equal). All take the same input; a weight of 0 leaves a network out. Several `nets` are renamed, because layers of one model must differ in name."
+    """A `keras.Model` whose logits are the logarithm of the mean probability of `nets`, weighted by `weights` (default: equal). All take
+    the same input; a weight of 0 leaves a network out. Several `nets` are renamed, because layers of one model must differ in name."""
     weights = [1.] * len(nets) if weights is None else list(weights)
-    if len(weights) != len(nets) or min(weights, default=-1) < 0 or not sum(weights): raise MarsError(f'ensemble: weights {weights} for {len(nets)} networks; give one from 0 on for each, not all 0')
+    if len(weights) != len(nets) or min(weights, default=-1) < 0 or not sum(weights):
+        raise MarsError(f'ensemble: weights {weights} for {len(nets)} networks; give one from 0 on for each, not all 0')
     used = [(n, w) for n, w in zip(nets, weights) if w]
     if len(used) == 1: return used[0][0]
     for i, net in enumerate(nets): net.name = f'member_{i}'
@@ -26,8 +28,9 @@ def ensemble(nets, weights=None):
 
 # %% ../nbs/10_ensemble.ipynb #09cf4860
 def greedy(probabilities, masks, rounds=20):
-    """Weights (k,) for the members with `probabilities` (k, n, h, w, n_classes): the member that helps `miou` on `masks` (n, h, w) most is added, again and again, `rounds` times; the best of the ways
-    there counts (Caruana et al. 2004). Only tiles that choices are made on may be given here."""
+    """Weights (k,) for the members with `probabilities` (k, n, h, w, n_classes): the member that
+    helps `miou` on `masks` (n, h, w) most is added, again and again, `rounds` times; the best of the
+    ways there counts (Caruana et al. 2004). Only tiles that choices are made on may be given here."""
     known = masks > 0
     truth, p = masks[known], np.stack([m[known] for m in probabilities])
     figure = lambda q: metrics.miou(metrics.confusion(truth, q.argmax(-1), N_CLASSES))

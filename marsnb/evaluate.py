@@ -35,10 +35,11 @@ def _drawn(r, m, size):
     return np.bincount(draws.ravel(), minlength=m * size).reshape(m, size).astype(float)
 
 def resampled(counts, figure, groups=None, seeds=None, n=2000, seed=0):
-    """`figure` of `n` resampled test sets (n, ...): bootstrap (Efron 1979) of tiles, or of whole `groups` of them; equal arguments, equal resamples.
+    """`figure` of `n` resampled test sets (n, ...): bootstrap (Efron 1979) of tiles, or
+    of whole `groups` of them; equal arguments, equal resamples.
 
-    `counts` (tiles, ...) are whatever `figure` takes, for each tile, such as those of `per_tile`. `seeds` (tiles,) says which run of several a tile's counts come from; then
-    runs are drawn too, each resample taking as many as there are."""
+    `counts` (tiles, ...) are whatever `figure` takes, for each tile, such as those of `per_tile`. `seeds` (tiles,) says
+    which run of several a tile's counts come from; then runs are drawn too, each resample taking as many as there are."""
     g, s = _label(groups, len(counts), 'groups'), _label(seeds if seeds is not None else np.zeros(len(counts)), len(counts), 'seeds')
     units, unit = np.unique(np.stack([g, s]), axis=1, return_inverse=True)
     sums = np.zeros((units.shape[1], *counts.shape[1:]))
@@ -58,7 +59,8 @@ def _percentiles(values, level):
         return tuple(np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0))
 
 def interval(cms, figure, groups=None, seeds=None, level=.95, n=2000, seed=0):
-    "(low, high): the middle `level` of `figure` over resampled test sets (percentile bootstrap); arrays where `figure` gives one. See `resampled` for the arguments."
+    """(low, high): the middle `level` of `figure` over resampled test sets (percentile
+    bootstrap); arrays where `figure` gives one. See `resampled` for the arguments."""
     return _percentiles(resampled(cms, figure, groups, seeds, n, seed), level)
 
 # %% ../nbs/08a_evaluate.ipynb #904e0b30
@@ -70,9 +72,11 @@ class Comparison(NamedTuple):
     probability: float
 
 def compare(cms_a, cms_b, figure, groups=None, seeds=None, level=.95, n=2000, seed=0):
-    """Paired bootstrap of two predictions of the same tiles, in the same order: both see the same resamples, so what makes a test set hard for both cancels out.
+    """Paired bootstrap of two predictions of the same tiles, in the same order: both see
+    the same resamples, so what makes a test set hard for both cancels out.
 
-    The probability is the share of resamples in which the first is better, ties counting half. The arguments are those of `resampled`; greater must be better."""
+    The probability is the share of resamples in which the first is better, ties counting
+    half. The arguments are those of `resampled`; greater must be better."""
     if np.shape(cms_a) != np.shape(cms_b): raise MarsError(f'compare: {np.shape(cms_a)} against {np.shape(cms_b)}; compare predictions of the same tiles')
     d = resampled(cms_a, figure, groups, seeds, n, seed) - resampled(cms_b, figure, groups, seeds, n, seed)
     with warnings.catch_warnings():
@@ -83,13 +87,16 @@ def compare(cms_a, cms_b, figure, groups=None, seeds=None, level=.95, n=2000, se
 
 # %% ../nbs/08a_evaluate.ipynb #44fe13c8
 def compare_seeds(runs_a, runs_b, figure, **kwargs):
-    """Compare two sets of runs with different seeds, each with its own split: a `Comparison` of the figures of all their test tiles together.
+    """Compare two sets of runs with different seeds, each with its own split: a
+    `Comparison` of the figures of all their test tiles together.
 
-    `runs_a` and `runs_b` are lists of (cms, groups, tile ids), one for each seed, and the two runs of a seed must have the same tiles. A group drawn counts in all seeds
-    that test it, and seeds are drawn as well: so the interval holds the luck of the test set and, in part, of the training: of n seeds a bootstrap finds only (n - 1)/n of the variance, and where
-    all n differences have one sign the probability is near 1, which chance alone brings about in one of 2^(n-1) cases; see `verdicts.by_seeds`. `kwargs` go to `compare`."""
+    `runs_a` and `runs_b` are lists of (cms, groups, tile ids), one for each seed, and the two runs of a seed must have the same tiles. A
+    group drawn counts in all seeds that test it, and seeds are drawn as well: so the interval holds the luck of the test set and, in
+    part, of the training: of n seeds a bootstrap finds only (n - 1)/n of the variance, and where all n differences have one sign the
+    probability is near 1, which chance alone brings about in one of 2^(n-1) cases; see `verdicts.by_seeds`. `kwargs` go to `compare`."""
     for i, ((_, _, a), (_, _, b)) in enumerate(zip(runs_a, runs_b, strict=True)):
-        if not np.array_equal(a, b): raise MarsError(f'compare_seeds: the runs number {i} were tested on different tiles; compare runs of the same seeds and splits')
+        if not np.array_equal(a, b):
+            raise MarsError(f'compare_seeds: the runs number {i} were tested on different tiles; compare runs of the same seeds and splits')
     cms_a, cms_b = (np.concatenate([run[0] for run in runs]) for runs in (runs_a, runs_b))
     seeds = np.repeat(np.arange(len(runs_a)), [len(run[0]) for run in runs_a])
     return compare(cms_a, cms_b, figure, np.concatenate([run[1] for run in runs_a]), seeds, **kwargs)
@@ -109,7 +116,8 @@ def plot_intervals(rows, ax=None, label='mIoU'):
 def reliability(y, p, bins=15):
     """Counts of each tile by confidence (n, bins, 3): labelled pixels, the sum of their confidences, how many are right.
 
-    `y` are class numbers (n, h, w), `p` probabilities (n, h, w, classes); confidence is the greatest probability. Counts of batches may be joined, and summed over tiles."""
+    `y` are class numbers (n, h, w), `p` probabilities (n, h, w, classes); confidence is
+    the greatest probability. Counts of batches may be joined, and summed over tiles."""
     y, p = np.asarray(y), np.asarray(p)
     confidence, cell = p.max(-1), np.minimum((p.max(-1) * bins).astype(int), bins - 1)
     cell = cell + bins * np.arange(len(y))[:, None, None]
@@ -123,7 +131,8 @@ def ece(counts):
 
 # %% ../nbs/08a_evaluate.ipynb #ab67fecb
 def plot_reliability(counts, ax=None):
-    "Draw accuracy against confidence of `counts` (bins, 3) with the share of pixels below; on the diagonal a network knows how sure it may be. Returns the axes."
+    """Draw accuracy against confidence of `counts` (bins, 3) with the share of pixels
+    below; on the diagonal a network knows how sure it may be. Returns the axes."""
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(3.4, 3.2), layout='constrained')[1]
     pixels, confidence, right = counts[counts[:, 0] > 0].T
@@ -144,9 +153,11 @@ def _edges(m, seen):
     return e
 
 def boundary_counts(y, p, tolerance=2, n_classes=N_CLASSES):
-    """Border pixels of each tile and class (n, n_classes, 4): predicted and within `tolerance` pixels of a true border, predicted, true and within it of a predicted one, true.
+    """Border pixels of each tile and class (n, n_classes, 4): predicted and within `tolerance`
+    pixels of a true border, predicted, true and within it of a predicted one, true.
 
-    `y`, `p` are class numbers (n, h, w). A border pixel has a neighbour above, below, left or right of another class; the edge of what is labelled is no border."""
+    `y`, `p` are class numbers (n, h, w). A border pixel has a neighbour above, below,
+    left or right of another class; the edge of what is labelled is no border."""
     seen, (i, j) = np.asarray(y) > 0, np.ogrid[-tolerance:tolerance + 1, -tolerance:tolerance + 1]
     near = (i * i + j * j <= tolerance * tolerance)[None]
     true, said, out = _edges(y, seen), _edges(p, seen), []

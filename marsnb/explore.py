@@ -26,12 +26,14 @@ def overlay(ax, image, mask, alpha=.35, title=None):
 
 # %% ../nbs/01a_explore.ipynb #dec5cf86
 def distribution(sets):
-    "A long table for `sets`, a mapping from a name to masks (n, h, w): set, class, its share of all pixels, and the share of the tiles with at least 1 % of it."
+    """A long table for `sets`, a mapping from a name to masks (n, h, w): set, class, its
+    share of all pixels, and the share of the tiles with at least 1 % of it."""
     parts = [shares(m)[['pixels', 'tiles with 1 %']].div([1, len(m)]).reset_index().assign(set=name) for name, m in sets.items()]
     return pd.concat(parts, ignore_index=True)
 
 def plot_distribution(sets):
-    "Bars of `distribution(sets)`, pixels on the left and tiles on the right, on a logarithmic scale because big rock would not be seen otherwise; returns the figure."
+    """Bars of `distribution(sets)`, pixels on the left and tiles on the right, on a
+    logarithmic scale because big rock would not be seen otherwise; returns the figure."""
     table = distribution(sets)
     fig, axs = plt.subplots(1, 2, figsize=(7.6, 2.4), layout='constrained')
     for ax, what in zip(axs, ('pixels', 'tiles with 1 %')):

@@ -27,7 +27,8 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from . import metrics, recipes, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, folded, gallery, on_mars, place, plain, precision, profile_of, recipe_file, suites, tidy, title
+from .report import (CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, folded, gallery, on_mars, place, plain, precision,
+    profile_of, recipe_file, suites, tidy, title)
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -35,12 +36,14 @@ def span(low, high, form='{:.3f}'):
     return '' if np.isnan(low) else f'{form} to {form}'.format(low, high)
 
 def standing(records):
-    "A row for each row of `records` (one suite), best first: miou of all test tiles with interval, mean over seeds, seeds, score, IoU of each terrain, cost. Time is that of the seed that trained fastest: others may have shared the machine."
+    """A row for each row of `records` (one suite), best first: miou of all test tiles with interval, mean over seeds, seeds,
+    score, IoU of each terrain, cost. Time is that of the seed that trained fastest: others may have shared the machine."""
     found = []
     for (team, row), own in records.groupby(['team', 'row'], sort=True):
         at, cm, alone = verdicts.level(own), verdicts.pooled(own), fastest(own)
         found.append({'team': team, 'row': row} | at._asdict() | {'score': float(metrics.score(cm))} | dict(zip(CLASSES[1:], metrics.iou(cm)[1:].tolist()))
-                     | {'parameters': int(own.parameters.mean()), 'minutes': alone.seconds / 60, 'tiles_per_second': alone.tiles_per_second, 'memory_mb': own.memory_mb.max(), 'device': alone.device})
+                     | {'parameters': int(own.parameters.mean()), 'minutes': alone.seconds / 60, 'tiles_per_second': alone.tiles_per_second,
+                     'memory_mb': own.memory_mb.max(), 'device': alone.device})
     return pd.DataFrame(found).sort_values('value', ascending=False, kind='stable', ignore_index=True)
 
 def fastest(runs):
@@ -59,24 +62,28 @@ def plot_ladder(rows, records=None):
     fig, ax = plt.subplots(figsize=(7, 1. + .22 * len(rows)), layout='constrained')
     for i, r in enumerate(rows.itertuples()):
         if not np.isnan(r.low): ax.plot([r.low, r.high], [i, i], color=COLOURS.get(r.team, 'black'), lw=2, alpha=.6)
-        if records is not None: ax.plot(own := verdicts.row_of(records, r.team, r.row)['test miou'], [i] * len(own), '|', color=COLOURS.get(r.team, 'black'), ms=6, mew=1)
+        if records is not None:
+            ax.plot(own := verdicts.row_of(records, r.team, r.row)['test miou'], [i] * len(own), '|', color=COLOURS.get(r.team, 'black'), ms=6, mew=1)
         ax.plot(r.value, i, 'o', color=COLOURS.get(r.team, 'black'), ms=5)
         ax.text(1.02, i, f'{r.value:.3f} · {r.minutes:.1f} min · {r.parameters / 1e6:.2f} M', transform=ax.get_yaxis_transform(), va='center', fontsize=8)
     ax.set(yticks=range(len(rows)), ylim=(len(rows) - .4, -.6), xlabel='mean IoU of the four terrains, test tiles')
     ax.set_yticklabels(named(rows), fontsize=8.5); ax.grid(alpha=.3); ax.set_axisbelow(True); sns.despine(ax=ax, left=True)
-    fig.set_label(f'Ladder of {len(rows)} rows by mean IoU on the test tiles, from {named(rows)[0]} with {rows.value.iloc[0]:.3f} down to {named(rows)[-1]} with {rows.value.iloc[-1]:.3f}; the table of all rows holds every figure')
+    fig.set_label(f'Ladder of {len(rows)} rows by mean IoU on the test tiles, from {named(rows)[0]} with {rows.value.iloc[0]:.3f} down to {named(rows)[-1]} '
+        f'with {rows.value.iloc[-1]:.3f}; the table of all rows holds every figure')
     return fig
 
 # %% ../nbs/12b_findings.ipynb #14f28a7c
 def to_best(rows, records):
-    "The `Difference` of each of `rows` and the best one, on the tiles of the seeds that both have in `records`; None where they have none, and for the best itself."
+    """The `Difference` of each of `rows` and the best one, on the tiles of the seeds that
+    both have in `records`; None where they have none, and for the best itself."""
     best, *others = (verdicts.row_of(records, r.team, r.row) for r in rows.itertuples())
     return [None] + [verdicts.difference(own, best) for own in others]
 
 # %% ../nbs/12b_findings.ipynb #74d03218
 def elsewhere(everything, records):
     "The suites among the records `everything` on the data of `records` (one suite), but in other profiles: rows as their recipes say."
-    return [own for s, own in comparable(everything).groupby('suite', sort=False) if s != records.suite.iloc[0] and data_of(s) == data_of(records.suite.iloc[0])]
+    return [own for s, own in comparable(everything).groupby('suite', sort=False) if s != records.suite.iloc[0]
+        and data_of(s) == data_of(records.suite.iloc[0])]
 
 def other_ladders(everything, records):
     "The ladders of the suites `elsewhere`, each under a heading: pieces of a page."
@@ -91,8 +98,10 @@ def _in_profile(records, more=''):
 def ladder(rows, records):
     "The table `rows` of `standing` for a page, with each row's difference to the best one."
     value, low, high, *_ = zip(*(d or [np.nan] * 5 for d in to_best(rows, records)))
-    shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, '95 %': [span(*i) for i in zip(rows.low, rows.high)], 'to the best': value, '95 % of that': [span(*i, '{:+.3f}') for i in zip(low, high)], 'seeds': rows.seeds}
-                         | {c: rows[c] for c in CLASSES[1:]} | {'score': rows.score} | ({'mean of seeds': rows['mean']} if rows.seeds.max() > 1 else {}) | {'parameters': rows.parameters, 'minutes': rows.minutes})
+    shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, '95 %': [span(*i) for i in zip(rows.low, rows.high)], 'to the best': value,
+        '95 % of that': [span(*i, '{:+.3f}') for i in zip(low, high)], 'seeds': rows.seeds}
+                         | {c: rows[c] for c in CLASSES[1:]} | {'score': rows.score} | ({'mean of seeds': rows['mean']} if rows.seeds.max() > 1 else {})
+                         | {'parameters': rows.parameters, 'minutes': rows.minutes})
     return tidy(shown, minutes='{:.1f}', **{'to the best': '{:+.3f}'})
 
 # %% ../nbs/12b_findings.ipynb #eddb4544
@@ -103,7 +112,8 @@ def reported(path=ROOT/'book'/'reported.yml'):
     "What the teams reported, a table of team, row, metric, part, value and source. Raises `MarsError` where an entry is not whole."
     entries = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or []
     for i, e in enumerate(entries, 1):
-        if not isinstance(e, dict) or set(e) != set(COLUMNS) or not isinstance(e['value'], (int, float)): raise MarsError(f'{path}, entry {i}: it needs {", ".join(COLUMNS)}, value a number')
+        if not isinstance(e, dict) or set(e) != set(COLUMNS) or not isinstance(e['value'], (int, float)):
+            raise MarsError(f'{path}, entry {i}: it needs {", ".join(COLUMNS)}, value a number')
     return pd.DataFrame(entries, columns=COLUMNS)
 
 def headlines(reported):
@@ -111,11 +121,13 @@ def headlines(reported):
     return reported.drop_duplicates(['team', 'row'])
 
 def as_reported(reported, team):
-    "The figures of `team` as its report has them, two tables: a line a row, a column for each metric and part; and those of single classes, a line for each metric of a row, a column a class. None where there are no such figures."
+    """The figures of `team` as its report has them, two tables: a line a row, a column for each metric and part; and
+    those of single classes, a line for each metric of a row, a column a class. None where there are no such figures."""
     own = reported[reported.team == team].assign(row=lambda t: t.row.str.replace('_', ' '))
     which = own.metric.str.extract(rf'^(\S+) ({"|".join(CLASSES)})$')
     whole, classes = own[which[1].isna()], own.assign(metric=which[0], column=which[1])[which[1].notna()]
-    return _wide(whole.assign(column=[m if m == p else f'{m}, {p}' for m, p in zip(whole.metric, whole.part)]), ['row']), _wide(classes, ['row', 'metric', 'part'])
+    return _wide(whole.assign(column=[m if m == p else f'{m}, {p}' for m, p in zip(whole.metric, whole.part)]), ['row']), _wide(classes,
+        ['row', 'metric', 'part'])
 
 def _wide(figures, lines):
     "The table `figures` with a line for each of the columns `lines`, in their order."
@@ -129,7 +141,8 @@ LIKE = {'leaderboard': 'score', 'mean IoU without background': 'miou', 'mean IoU
 LEADERBOARD = ('leaderboard', 'evaluation')  # parts judged by the course's own metric: Hendrix evaluated "in accordance with the test method"
 
 def like(metric, part):
-    "Our figure and part, as in ('miou', 'test'), that a reported `metric` on a `part` is nearest to; None where nothing here is like it: losses, training figures, means of which is not said what they count."
+    """Our figure and part, as in ('miou', 'test'), that a reported `metric` on a `part` is nearest to; None
+    where nothing here is like it: losses, training figures, means of which is not said what they count."""
     word, _, which = metric.partition(' ')
     each = f'{word.lower()} {which}' if word.lower() in {f.__name__ for f in metrics.PER_CLASS} and which in CLASSES[1:] else None
     ours = 'score' if part in LEADERBOARD and metric in LIKE else LIKE.get(metric, each)
@@ -145,16 +158,20 @@ def _change(reported, team, row):
     return np.nan if same.empty else same.value.iloc[0] - base.value.iloc[0]
 
 def _measured(runs, base, ours):
-    "What was measured of a row on test in the figure `ours`: level, interval, seeds, change against `base`, its interval and the probability that the row is better."
+    """What was measured of a row on test in the figure `ours`: level, interval, seeds,
+    change against `base`, its interval and the probability that the row is better."""
     at, d = verdicts.level(runs, ours), None if base.empty or runs.row.iloc[0] == base.row.iloc[0] else verdicts.difference(runs, base, ours)
     change = {} if d is None else {'measured change': d.value, 'change 95 %': span(d.low, d.high, '{:+.3f}'), 'probability better': verdicts.probability(d, 1)}
-    return {'measured': at.value, '95 %': span(at.low, at.high), 'mean of seeds': at.mean if at.seeds > 1 else np.nan, 'seeds': at.seeds, 'measured as': f'{ours}, test'} | change
+    return {'measured': at.value, '95 %': span(at.low, at.high), 'mean of seeds': at.mean if at.seeds > 1 else np.nan, 'seeds': at.seeds,
+        'measured as': f'{ours}, test'} | change
 
 def _line(row, head, runs, base, usual):
-    "What was reported (`head`, None where nothing was) and measured (`runs`) of a row, figures of val beside reported ones of val; in the figure `usual` where nothing alike was reported."
+    """What was reported (`head`, None where nothing was) and measured (`runs`) of a row, figures
+    of val beside reported ones of val; in the figure `usual` where nothing alike was reported."""
     alike = like(head.metric, head.part) if head is not None else None
     ours, part = alike or (usual, 'test')
-    line = {'row': row.replace('_', ' ')} | ({} if head is None else {'reported': head.value, 'reported as': head.metric if head.metric == head.part else f'{head.metric}, {head.part}'})
+    line = {'row': row.replace('_', ' ')} | ({} if head is None else {'reported': head.value, 'reported as': head.metric if head.metric == head.part
+        else f'{head.metric}, {head.part}'})
     if runs.empty: return line
     line |= _measured(runs, base, ours) | ({'on val': verdicts.level(runs, ours, 'val').value} if part == 'val' else {})
     exact = alike and head.part != 'leaderboard' and runs.suite.iloc[0].startswith('mars-')
@@ -166,13 +183,16 @@ def beside(records, reported, team):
     base, rows = own[own.row == BASELINES.get(team)], [*heads.index, *sorted(set(own.row) - set(heads.index))]
     headline = heads.loc[BASELINES[team]] if BASELINES.get(team) in heads.index else None
     usual = ((headline is not None and like(headline.metric, headline.part)) or ('miou',))[0]  # one figure a column, so that rows can be compared
-    table = pd.DataFrame([_line(row, heads.loc[row] if row in heads.index else None, own[own.row == row], base, usual) | {'reported change': _change(reported, team, row)} for row in rows])
-    order = ['row', 'reported', 'on val', 'measured', '95 %', 'difference', 'reported change', 'measured change', 'change 95 %', 'probability better', 'mean of seeds', 'seeds', 'reported as', 'measured as']
+    table = pd.DataFrame([_line(row, heads.loc[row] if row in heads.index else None, own[own.row == row], base, usual)
+        | {'reported change': _change(reported, team, row)} for row in rows])
+    order = ['row', 'reported', 'on val', 'measured', '95 %', 'difference', 'reported change', 'measured change', 'change 95 %', 'probability better',
+        'mean of seeds', 'seeds', 'reported as', 'measured as']
     return table[[c for c in order if c in table and not table[c].isna().all()]]
 
 # %% ../nbs/12b_findings.ipynb #6181db1c
 def showcase(records, reported, team):
-    "The row of `team` to look at class by class: the measured one with most reported figures of classes, of equals the one that was reported best; else its best measured one; None where nothing is measured."
+    """The row of `team` to look at class by class: the measured one with most reported figures of classes,
+    of equals the one that was reported best; else its best measured one; None where nothing is measured."""
     own = records[records.team == team]
     if own.empty: return None
     classes = reported[(reported.team == team) & reported.row.isin(own.row) & reported.metric.map(lambda m: m.endswith(CLASSES[1:]))]
@@ -181,7 +201,8 @@ def showcase(records, reported, team):
     return max(often.index[often == often.max()], key=first.get) if len(classes) else known.idxmax() if len(known) else standing(own).row.iloc[0]
 
 def per_class(records, reported, team, row):
-    "Each terrain's precision, recall, F1 and IoU of the row, measured on test, and reported where it was; beside what was reported of validation, that of validation."
+    """Each terrain's precision, recall, F1 and IoU of the row, measured on test, and
+    reported where it was; beside what was reported of validation, that of validation."""
     runs, own = verdicts.row_of(records, team, row), reported[(reported.team == team) & (reported.row == row)].assign(metric=lambda t: t.metric.str.lower())
     columns = {}
     for f in metrics.PER_CLASS:
@@ -190,7 +211,8 @@ def per_class(records, reported, team, row):
             columns[f'{f.__name__} reported, {part}'] = theirs.drop_duplicates('metric').set_index('metric').value.reindex(names).to_numpy()
             if part == 'val': columns[f'{f.__name__}, val'] = f(verdicts.pooled(runs, 'val'))[1:]
         columns[f'{f.__name__}, test'] = f(verdicts.pooled(runs))[1:]
-    return tidy(pd.DataFrame(columns, index=pd.Index(CLASSES[1:], name='class')), **{c: precision for c in columns if c in ('precision, test', 'precision, val')})
+    return tidy(pd.DataFrame(columns, index=pd.Index(CLASSES[1:], name='class')),
+        **{c: precision for c in columns if c in ('precision, test', 'precision, val')})
 
 def confusion(cm, name):
     "The confusion matrix `cm` as a table: the share of each true class, the darker the larger; screen readers read it, and phones show it whole."
@@ -198,19 +220,28 @@ def confusion(cm, name):
     share = 100 * cm / np.maximum(cm.sum(1, keepdims=True), 1)
     cells = lambda i: ''.join(f'<td class="heat{int(s // 10)}" title="{n:,} pixels">{s:.1f}</td>' for s, n in zip(share[i], cm[i]))
     body = ''.join(f'<tr><th scope="row">{c}</th>{cells(i)}</tr>' for i, c in enumerate(CLASSES))
-    return HTML(f'<table class="confusion"><caption>{html.escape(name)}: % of each true class (row) given to each class (column)</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>')
+    return HTML(f'<table class="confusion"><caption>{html.escape(name)}: % of each true class (row) given to each class '
+        f'(column)</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>')
 
 # %% ../nbs/12b_findings.ipynb #bd0a814c
 def remark(records, reported, team):
     "What a reader of the page of `team` must know about its figures: of those columns that the page has."
     if team not in (*BASELINES, 'beyond'): return 'These rows stand behind none of the five reports.'
-    if team == 'beyond': return 'These rows stand behind no report of the five: *flagship* is ours, the others are systems published elsewhere, made again here' + ('; what they reached on the course\'s leaderboard stands beside what they reach here, in fewer tile passes and where a profile narrows networks with narrower ones.' if (reported.team == team).any() else '.')
+    if team == 'beyond':
+        return 'These rows stand behind no report of the five: *flagship* is ours, the others are systems published elsewhere, made again here' + ('; what '
+            'they reached on the course\'s leaderboard stands beside what they reach here, in fewer tile passes and where a profile narrows networks with '
+            'narrower ones.' if (reported.team == team).any() else '.')
     shown, base = set(beside(records, reported, team)), plain(title(team, BASELINES.get(team, '')).partition(': ')[2])
     said = ['The reported figures were measured on the course\'s file, those measured here on the test tiles of the file named above.']
     if 'difference' in shown: said += ['A difference is shown where the metric is the same.']
-    elif 'reported change' in shown: said += [f'So no difference of the two is shown: {"both stand" if "measured change" in shown else "what was reported stands"} as change against the team\'s own baseline, *{base}*, as well.']
-    if 'measured' in shown and not ((records.team == team) & (records.row == BASELINES.get(team))).any(): said += [f'The baseline, *{base}*, is not measured yet.']
-    if 'measured' in shown: said += ['What was measured is that of all test tiles of a row\'s seeds together, with the 95 % interval over rover stops' + (' and seeds.' if records[records.team == team].seed.nunique() > 1 else '; the luck of the one training is not in it.')]
+    elif 'reported change' in shown:
+        said += [f'So no difference of the two is shown: {"both stand" if "measured change" in shown else "what was reported stands"} as change against the '
+            f'team\'s own baseline, *{base}*, as well.']
+    if 'measured' in shown and not ((records.team == team) & (records.row == BASELINES.get(team))).any():
+        said += [f'The baseline, *{base}*, is not measured yet.']
+    if 'measured' in shown:
+        said += ['What was measured is that of all test tiles of a row\'s seeds together, with the 95 % interval over rover stops'
+            + (' and seeds.' if records[records.team == team].seed.nunique() > 1 else '; the luck of the one training is not in it.')]
     else: said += ['None of these rows is measured yet.']
     if 'on val' in shown: said += ['Where the team reported validation, that of validation stands beside it (*on val*).']
     return ' '.join(said + ['Metric and part of each figure stand at the end of its line.'])
@@ -218,9 +249,12 @@ def remark(records, reported, team):
 def team_tables(records, reported, team):
     "What was reported, and that beside what was measured: pieces of the page of `team`."
     theirs = [t for t in as_reported(reported, team) if t is not None]
-    return [Markdown('## Reported and measured' if theirs else '## Measured'), _beside_tidy(records, reported, team)] + ([Markdown('## As reported'), *theirs] if theirs else [])
+    return [Markdown('## Reported and measured' if theirs else '## Measured'), _beside_tidy(records, reported, team)] + ([Markdown('## As reported'), *theirs]
+        if theirs else [])
 
-def _beside_tidy(records, reported, team): return tidy(beside(records, reported, team), **{c: '{:+.3f}' for c in ('difference', 'reported change', 'measured change')}, seeds='{:.0f}', **{'probability better': '{:.2f}'})
+def _beside_tidy(records, reported, team):
+    return tidy(beside(records, reported, team), **{c: '{:+.3f}' for c in ('difference', 'reported change', 'measured change')}, seeds='{:.0f}',
+        **{'probability better': '{:.2f}'})
 
 def team_elsewhere(everything, records, reported, team):
     "What was measured of `team` in the suites `elsewhere`, each under a heading: pieces of its page."
@@ -232,8 +266,10 @@ def team_classes(records, reported, team):
     row = showcase(records, reported, team)
     if row is None: return []
     own = reported[(reported.team == team) & (reported.row == row)]
-    other = [Markdown('What was reported counts unlabelled pixels that were given to a terrain as errors, and so lowers its precision, F1 and IoU; what was measured leaves them out.')] if own.metric.isin(['IoU background', 'precision background']).any() else []
-    return [Markdown(f'## Class by class: {plain(title(team, row).partition(": ")[2])}'), per_class(records, reported, team, row), *other, confusion(verdicts.pooled(verdicts.row_of(records, team, row)), title(team, row))]
+    other = [Markdown('What was reported counts unlabelled pixels that were given to a terrain as errors, and so lowers its precision, F1 and IoU; what was '
+        'measured leaves them out.')] if own.metric.isin(['IoU background', 'precision background']).any() else []
+    return [Markdown(f'## Class by class: {plain(title(team, row).partition(": ")[2])}'), per_class(records, reported, team, row), *other,
+        confusion(verdicts.pooled(verdicts.row_of(records, team, row)), title(team, row))]
 
 # %% ../nbs/12b_findings.ipynb #d0078104
 def front(rows, cost):
@@ -241,7 +277,8 @@ def front(rows, cost):
     return np.array([not ((rows[cost] <= c) & (rows.value > v)).any() for c, v in zip(rows[cost], rows.value)])
 
 def plot_cost(rows):
-    "Mean IoU against parameters and against minutes of training, both logarithmic; what no cheaper row beats is named, times only where all rows were trained on one device."
+    """Mean IoU against parameters and against minutes of training, both logarithmic; what
+    no cheaper row beats is named, times only where all rows were trained on one device."""
     fig, axs = plt.subplots(2, 1, figsize=(6.4, 8), layout='constrained')
     shown, one = rows.assign(team=rows.team.map(lambda t: TEAMS.get(t, t))), rows.device.nunique() == 1
     colours = {TEAMS.get(t, t): COLOURS.get(t, 'black') for t in rows.team.unique()}
@@ -251,7 +288,8 @@ def plot_cost(rows):
         best = rows[:0] if marks else rows[front(rows, cost)].sort_values(cost)
         ax.step(best[cost], best.value, where='post', color='#999999', lw=1)
         late = best[cost] > np.sqrt(rows[cost].min() * rows[cost].max())
-        for x, y, name, side in zip(best[cost], best.value, named(best), late): ax.annotate(name, (x, y), xytext=(-5 if side else 5, 4), textcoords='offset points', fontsize=8, ha='right' if side else 'left')
+        for x, y, name, side in zip(best[cost], best.value, named(best), late):
+            ax.annotate(name, (x, y), xytext=(-5 if side else 5, 4), textcoords='offset points', fontsize=8, ha='right' if side else 'left')
         ax.set(xscale='log', xlabel=label, ylabel='mean IoU, test'); ax.margins(.12); ax.grid(alpha=.3)
         ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=EngFormatter(), minor_locator=NullLocator())
         key = ax.get_legend_handles_labels(); ax.get_legend().remove()
@@ -261,7 +299,8 @@ def plot_cost(rows):
 
 def cost(rows):
     "What each of `rows` costs, for a page."
-    shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, 'parameters': rows.parameters, 'seconds of training': rows.minutes * 60, 'tiles a second': rows.tiles_per_second, 'memory (MB)': rows.memory_mb})
+    shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, 'parameters': rows.parameters, 'seconds of training': rows.minutes * 60,
+        'tiles a second': rows.tiles_per_second, 'memory (MB)': rows.memory_mb})
     return tidy(shown, **{'seconds of training': '{:,.0f}', 'tiles a second': '{:,.0f}', 'memory (MB)': '{:,.0f}'})
 
 # %% ../nbs/12b_findings.ipynb #310f5782
@@ -275,15 +314,17 @@ def _parents(records, row):
     return {n: names[p] for n, p in zip(names, before) if p >= 0}
 
 def _varied(records):
-    "Those of `records` that belong to the suite in which most rows were run with changes, of those that say something about Mars where there are such; else to the first."
+    """Those of `records` that belong to the suite in which most rows were run with changes,
+    of those that say something about Mars where there are such; else to the first."""
     with_changes = records[records.row.str.fullmatch(VARIANT)]
     mars = with_changes[with_changes.suite.map(on_mars).astype(bool)]
     often = (mars if len(mars) else with_changes).drop_duplicates(['suite', 'team', 'row']).suite.value_counts()
     return records[records.suite == (often.idxmax() if len(often) else suites(records)[0])]
 
 def ideas(records):
-    """What each change of a row gave in the suite of `records` that has most such rows, best first: `row`, `change`, `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), and the
-    probability that it is a gain. A row changed in several ways is set beside the changed row that it differs least from."""
+    """What each change of a row gave in the suite of `records` that has most such rows, best first: `row`, `change`,
+    `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), and the probability
+    that it is a gain. A row changed in several ways is set beside the changed row that it differs least from."""
     first, found = _varied(records), []
     for (team, row), kin in first.groupby(['team', first.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
         runs_of = dict(list(kin.groupby('row', sort=True)))
@@ -292,7 +333,8 @@ def ideas(records):
             if not (d := verdicts.difference(runs_of[name], runs_of[beside])): continue
             val = runs_of[name].set_index('seed')['val miou'] - runs_of[beside].set_index('seed')['val miou']
             where = '' if beside == row else f' (both with other {", ".join(CALLED.get(k, k) for k in changed(said[beside], said[row]))})'
-            found.append({'row': title(team, row), 'change': change(said[name], said[beside]) + where, 'seeds': d.seeds, 'val': val.mean(), 'value': d.value, 'low': d.low, 'high': d.high, 'probability': verdicts.probability(d, 1)})
+            found.append({'row': title(team, row), 'change': change(said[name], said[beside]) + where, 'seeds': d.seeds, 'val': val.mean(), 'value': d.value,
+                'low': d.low, 'high': d.high, 'probability': verdicts.probability(d, 1)})
     columns = ['row', 'change', 'seeds', 'val', 'value', 'low', 'high', 'probability']
     return pd.DataFrame(found, columns=columns).sort_values('value', ascending=False, kind='stable', ignore_index=True)
 
@@ -308,7 +350,8 @@ def plot_ideas(changes):
     ax.axvline(0, color='black', lw=.8)
     ax.set(yticks=range(len(changes)), ylim=(len(changes) - .4, -.6)); fig.supxlabel('change of mean IoU, test tiles', fontsize=10)
     ax.set_yticklabels(names, fontsize=8); ax.locator_params(axis='x', nbins=5); ax.grid(axis='x', alpha=.3); sns.despine(ax=ax, left=True)
-    fig.set_label(f'Change of mean IoU by each of {len(changes)} ideas' + (f', from {changes.change.iloc[0]} with {changes.value.iloc[0]:+.3f} down to {changes.change.iloc[-1]} with {changes.value.iloc[-1]:+.3f}' if len(changes) else ''))
+    fig.set_label(f'Change of mean IoU by each of {len(changes)} ideas' + (f', from {changes.change.iloc[0]} with {changes.value.iloc[0]:+.3f} down to '
+        f'{changes.change.iloc[-1]} with {changes.value.iloc[-1]:+.3f}' if len(changes) else ''))
     return fig
 
 # %% ../nbs/12b_findings.ipynb #241ab42e
@@ -317,13 +360,16 @@ def base(records):
     first = _varied(records)
     kin = sorted({(r.team, r.row.rpartition('-')[0]) for r in first.itertuples() if re.fullmatch(VARIANT, r.row)})
     own = [runs_of for team, row in kin if len(runs_of := verdicts.row_of(first, team, row))]
-    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(_note(o))} {afforded(profile_of(first.suite.iloc[0]))}" for o in own)
+    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(_note(o))} "
+        f"{afforded(profile_of(first.suite.iloc[0]))}" for o in own)
 
-def _note(runs_of): return recipes.load(file).note if (file := recipe_file(*runs_of[['team', 'row']].iloc[0])) else runs.read(runs_of.path.iloc[0])['recipe'].get('note', '')
+def _note(runs_of):
+    return recipes.load(file).note if (file := recipe_file(*runs_of[['team', 'row']].iloc[0])) else runs.read(runs_of.path.iloc[0])['recipe'].get('note', '')
 
 def gains(changes):
     "The table `changes` of `ideas`, for a page."
-    shown = changes.assign(change=changes.row + ': ' + changes.change if changes.row.nunique() > 1 else changes.change, interval=[span(a, b, '{:+.3f}') for a, b in zip(changes.low, changes.high)])
+    shown = changes.assign(change=changes.row + ': ' + changes.change if changes.row.nunique() > 1 else changes.change,
+        interval=[span(a, b, '{:+.3f}') for a, b in zip(changes.low, changes.high)])
     names = {'change': 'change', 'seeds': 'seeds', 'val': 'val', 'value': 'test', 'interval': '95 % interval', 'probability': 'a gain'}
     return tidy(shown[list(names)].rename(columns=names), val='{:+.3f}', test='{:+.3f}', **{'a gain': '{:.0%}'})
 
@@ -337,7 +383,8 @@ def _asked(record):
 def _behind(records, shipped):
     "The record `shipped`, which lies beside a network; its run among `records`, else those of its row, trained the same way; and whether it is its own."
     r = json.loads(Path(shipped).read_text())
-    own = records[[(r['digest'], r['seed'], r['environment']['data_sha256']) == (runs.read(p)['digest'], s, d) for p, s, d in zip(records.path, records.seed, records.data_sha256)]]
+    own = records[[(r['digest'], r['seed'], r['environment']['data_sha256']) == (runs.read(p)['digest'], s, d) for p, s,
+        d in zip(records.path, records.seed, records.data_sha256)]]
     if len(own): return r, own, True
     same_row = records[(records.suite == r['suite']) & (records.team == r['team']) & (records.row.str.partition('-')[0] == r['row'])]  # a changed row, too
     return r, same_row[[_asked(runs.read(p)) == _asked(r) for p in same_row.path]], False
@@ -346,37 +393,49 @@ def model_card(records, shipped=SHIPPED):
     "What the record `shipped`, which lies beside a network, tells of it, and whose figures among `records` are shown for it."
     if not Path(shipped).exists(): return Markdown('No trained network comes with this version.')
     r, own, itself = _behind(records, shipped)
-    whose = 'The figures are its own: training saw no picture taken at a rover stop of the tiles that it was tested on.' if itself else 'Its figures are not among these records.' if not len(own) else \
-        f'The figures are those of {"one network" if len(own) == 1 else f"{len(own)} networks"} trained the same way on fewer tiles ({int(own["train tiles"].max()):,}), {"each " * (len(own) > 1)}tested at rover stops that it had not seen. This one has learned from most of those stops, too, so it has no such figures of its own.'
-    return Markdown(f"It is that of the row *{plain(title(r['team'], r['row']))}*, seed {r['seed']}: {r['cost']['parameters']:,} parameters, trained on {r['parts']['train']:,} labelled tiles, {r['cost']['passes']:,} tile passes in {r['cost']['seconds'] / 60:.0f} minutes on {plain(r['environment']['device'])}. {plain(describe(data_of(r['suite'])))} {whose}")
+    if itself: whose = 'The figures are its own: training saw no picture taken at a rover stop of the tiles that it was tested on.'
+    elif not len(own): whose = 'Its figures are not among these records.'
+    else:
+        which = 'one network' if len(own) == 1 else f'{len(own)} networks'
+        whose = (f'The figures are those of {which} trained the same way on fewer tiles ({int(own["train tiles"].max()):,}), {"each " * (len(own) > 1)}tested '
+            'at rover stops that it had not seen. This one has learned from most of those stops, too, so it has no such figures of its own.')
+    return Markdown(f"It is that of the row *{plain(title(r['team'], r['row']))}*, seed {r['seed']}: {r['cost']['parameters']:,} parameters, trained on "
+        f"{r['parts']['train']:,} labelled tiles, {r['cost']['passes']:,} tile passes in {r['cost']['seconds'] / 60:.0f} minutes on "
+        f"{plain(r['environment']['device'])}. {plain(describe(data_of(r['suite'])))} {whose}")
 
 def card_figures(records, shipped=SHIPPED):
-    "IoU on test tiles, with intervals, of the run among `records` that left the network beside the record `shipped`, else of its row; None where there is neither."
+    """IoU on test tiles, with intervals, of the run among `records` that left the network
+    beside the record `shipped`, else of its row; None where there is neither."""
     own = _behind(records, shipped)[1] if Path(shipped).exists() else ()
     if not len(own): return None
     each = {'mean of the four': 'miou'} | {c: f'iou {c}' for c in CLASSES[1:]}
     table = pd.DataFrame([{'terrain': name} | verdicts.level(own, metric)._asdict() for name, metric in each.items()])
-    return [tidy(table.assign(interval=[span(a, b) for a, b in zip(table.low, table.high)])[['terrain', 'value', 'interval']].rename(columns={'value': 'IoU on test tiles', 'interval': '95 % interval'})), Markdown(f'Its greatest weakness: {rocks(own)}.')]
+    return [tidy(table.assign(interval=[span(a, b) for a, b in zip(table.low, table.high)])[['terrain', 'value',
+        'interval']].rename(columns={'value': 'IoU on test tiles', 'interval': '95 % interval'})), Markdown(f'Its greatest weakness: {rocks(own)}.')]
 
 def rocks(runs):
     "How much of the big rock the `runs` of a row find on test tiles, in words."
     cm = verdicts.pooled(runs)
     found, right, iou = (f(cm)[CLASSES.index('big rock')] for f in (metrics.recall, metrics.precision, metrics.iou))
-    return f'of the big rock in the labels it finds {found:.0%} of the pixels, ' + ('and it never predicts any' if np.isnan(right) else f'and of the labelled pixels that it calls big rock, {right:.0%} are') + f' (IoU {iou:.3f})'
+    return f'of the big rock in the labels it finds {found:.0%} of the pixels, ' + ('and it never predicts any' if np.isnan(right)
+        else f'and of the labelled pixels that it calls big rock, {right:.0%} are') + f' (IoU {iou:.3f})'
 
 # %% ../nbs/12b_findings.ipynb #64d40166
 def by_tile(records):
-    "What each row of `records` (one suite) made of each test tile: team, row, tile, group, share right, confusion; tiles with a quarter of their pixels labelled."
+    """What each row of `records` (one suite) made of each test tile: team, row, tile,
+    group, share right, confusion; tiles with a quarter of their pixels labelled."""
     found = []
     for r in records.itertuples():
         if (c := verdicts.counts(r.path)) is None: continue
         known = c.confusions[:, 1:].sum((1, 2)); keep = known * 4 >= c.confusions.sum((1, 2))
         right = np.trace(c.confusions[keep, 1:, 1:], axis1=1, axis2=2) / known[keep]
-        found.append(pd.DataFrame({'team': r.team, 'row': r.row, 'tile': c.tiles[keep], 'group': c.groups[keep], 'right': right, 'confusion': list(c.confusions[keep])}))
+        found.append(pd.DataFrame({'team': r.team, 'row': r.row, 'tile': c.tiles[keep], 'group': c.groups[keep], 'right': right,
+            'confusion': list(c.confusions[keep])}))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=['team', 'row', 'tile', 'group', 'right', 'confusion'])
 
 def hardest(records, best, n=12):
-    "The `n` test tiles of which even the row that does best there gets least right, among those that half of the rows were tested on; beside it what the row `best`, (team, row), gets right of them."
+    """The `n` test tiles of which even the row that does best there gets least right, among those that
+    half of the rows were tested on; beside it what the row `best`, (team, row), gets right of them."""
     tiles = by_tile(records)
     leading = tiles[(tiles.team == best[0]) & (tiles.row == best[1])].groupby('tile').right.mean()
     rows = tiles.drop_duplicates(['team', 'row', 'tile']).groupby('tile').size()
@@ -384,8 +443,11 @@ def hardest(records, best, n=12):
     for tile, own in tiles.groupby('tile'):
         cm = np.sum(list(own.confusion), 0)[1:]; wrong = cm.copy(); wrong[np.arange(len(cm)), np.arange(1, len(cm) + 1)] = 0
         true, taken = np.unravel_index(wrong.argmax(), wrong.shape)
-        found.append({'tile': tile, 'rover stop': own.group.iloc[0], 'best of all': own.right.max(), 'leading system': leading.get(tile, np.nan), 'mean': own.right.mean(), 'rows': len(own.drop_duplicates(['team', 'row'])), 'mostly': CLASSES[1 + cm.sum(1).argmax()], 'most taken': f'{CLASSES[1 + true]} for {CLASSES[taken]}'})
-    return pd.DataFrame(found, columns=['tile', 'rover stop', 'best of all', 'leading system', 'mean', 'rows', 'mostly', 'most taken']).sort_values(['best of all', 'tile'], ignore_index=True)[:n]
+        found.append({'tile': tile, 'rover stop': own.group.iloc[0], 'best of all': own.right.max(), 'leading system': leading.get(tile, np.nan),
+            'mean': own.right.mean(), 'rows': len(own.drop_duplicates(['team', 'row'])), 'mostly': CLASSES[1 + cm.sum(1).argmax()],
+            'most taken': f'{CLASSES[1 + true]} for {CLASSES[taken]}'})
+    return pd.DataFrame(found, columns=['tile', 'rover stop', 'best of all', 'leading system', 'mean', 'rows', 'mostly',
+        'most taken']).sort_values(['best of all', 'tile'], ignore_index=True)[:n]
 
 # %% ../nbs/12b_findings.ipynb #a929e147
 def at_hand(records):
@@ -406,14 +468,17 @@ def examples(run):
     "The best, typical and worst test tiles of `run`, records of one run that kept its masks, with truth and prediction, where its data is here."
     tiles = at_hand(run)
     if tiles is None: return Markdown('Pictures of test tiles are shown where the data is at hand: build the report with `MARSNB_DATA` naming the file.')
-    with np.load(run.path.iloc[0]/'test.npz') as z: return gallery(tiles.images[z['tiles']], tiles.masks[z['tiles']], z['predictions'], z['tiles']) if 'predictions' in z else None
+    with np.load(run.path.iloc[0]/'test.npz') as z:
+        return gallery(tiles.images[z['tiles']], tiles.masks[z['tiles']], z['predictions'], z['tiles']) if 'predictions' in z else None
 
 # %% ../nbs/12b_findings.ipynb #7933d340
 def plot_tiles(tiles, numbers, predicted=None):
     "Image and truth of the tiles `numbers` of `tiles`, and what was `predicted` of them."
     more = () if predicted is None else (predicted,)
-    fig = show_tiles(tiles.images[numbers], tiles.masks[numbers], *more, titles=[f'tile {i}' for i in numbers], rows=['image', 'truth', 'predicted'][:2 + len(more)], width=2.2)
-    fig.set_label('Image and truth of the tiles that every row gets wrong' + ', and what the leading system predicts of them' * len(more) + ': ' + ', '.join(map(str, numbers)))
+    fig = show_tiles(tiles.images[numbers], tiles.masks[numbers], *more, titles=[f'tile {i}' for i in numbers],
+        rows=['image', 'truth', 'predicted'][:2 + len(more)], width=2.2)
+    fig.set_label('Image and truth of the tiles that every row gets wrong' + ', and what the leading system predicts of them' * len(more) + ': '
+        + ', '.join(map(str, numbers)))
     return fig
 
 def predicted(runs, numbers):
@@ -428,19 +493,22 @@ def failures(records, n=12):
     table, own = hardest(records, best, n), verdicts.row_of(records, *best)
     if table.empty: return [Markdown('The records hold no figures of single tiles.')]
     tiles = at_hand(records)
-    shown = [Markdown(f'The leading system is *{plain(title(*best))}*. {afforded(profile_of(records.suite.iloc[0]))}'), tidy(table, **dict.fromkeys(('best of all', 'leading system', 'mean'), '{:.0%}'))]
+    shown = [Markdown(f'The leading system is *{plain(title(*best))}*. {afforded(profile_of(records.suite.iloc[0]))}'),
+        tidy(table, **dict.fromkeys(('best of all', 'leading system', 'mean'), '{:.0%}'))]
     if tiles is None: return shown + [Markdown('The pictures are shown where the data is at hand: build the report with `MARSNB_DATA` naming the file.')]
     return shown + [plot_tiles(tiles, some, predicted(own, some)) for some in (table.tile.to_numpy()[i:i + 4] for i in range(0, len(table), 4))]
 
 # %% ../nbs/12b_findings.ipynb #b2ce3119
 def compared(j):
-    "How many of the comparisons of the claim `j`, a `Judged`, are measured, and in how many of them the reported size lies outside the interval, as a sentence."
+    """How many of the comparisons of the claim `j`, a `Judged`, are measured, and in how
+    many of them the reported size lies outside the interval, as a sentence."""
     known = j.table[j.table.verdict != verdicts.WAITING]
     sized = known['size'][known['size'] != ''] if 'size' in known else ()
     inside = sum(s == 'as claimed' for s in sized)
     where = 'outside' if not inside else 'inside' if inside == len(sized) else f'inside {inside} and outside {len(sized) - inside} of'
     said = ['A row never predicts the class, and so has no such figure.'] * bool('difference' in known and known.difference.isna().any())
-    said += [f'{len(known)} of {len(j.table)} comparisons measured.'] * (len(j.table) > 1) + [f"The reported size lies {where} the interval{'s' * (len(sized) > 1)}."] * (len(sized) > 0)
+    said += [f'{len(known)} of {len(j.table)} comparisons measured.'] * (len(j.table) > 1) + [f"The reported size lies {where} the "
+        f"interval{'s' * (len(sized) > 1)}."] * (len(sized) > 0)
     return ' '.join(said)
 
 def split(judged):
@@ -463,19 +531,24 @@ def overview(judged):
     called = lambda js: {'claim': [j.claim.claim for j in js], 'team': [TEAMS.get(j.claim.team, j.claim.team) for j in js]}
     size = lambda j: '' if 'size' not in j.table else ', '.join(dict.fromkeys(filter(None, j.table['size'])))
     said = lambda j: j.verdict + (f' ({n} of {len(j.table)} measured)' if (n := (j.table.verdict != verdicts.WAITING).sum()) < len(j.table) else '')
-    table = tidy(pd.DataFrame({**called(known), 'verdict': [said(j) for j in known], 'probability': [j.probability for j in known], 'size against report': [size(j) for j in known], 'profile': ['; '.join([profile_of(j.suite), *map(_elsewhere, j.others)]) for j in known]}), probability='{:.2f}')
+    table = tidy(pd.DataFrame({**called(known), 'verdict': [said(j) for j in known], 'probability': [j.probability for j in known],
+        'size against report': [size(j) for j in known], 'profile': ['; '.join([profile_of(j.suite), *map(_elsewhere, j.others)]) for j in known]}),
+        probability='{:.2f}')
     more = pd.DataFrame({**called(waiting), 'quotation': [j.claim.quotation for j in waiting], 'source': [j.claim.source for j in waiting]})
     return [table] * bool(known) + [folded(f'Not measured yet: {len(waiting)}', more)] * bool(waiting)
 
 # %% ../nbs/12b_findings.ipynb #c3a91b70
 def _comparisons(j):
     "The comparisons of the claim `j`, a `Judged`, in the profile that judges it, then what is measured of them in others: a table for a page."
-    shown = pd.concat([t.assign(profile=profile_of(s)) for s, t in [(j.suite, j.table), *((o.suite, o.table[o.table.verdict != verdicts.WAITING]) for o in j.others)]], ignore_index=True)
-    within = lambda values, lows, highs: ['' if np.isnan(v) else f'{v:+.3f}' + ('' if np.isnan(low) else f' ({span(low, high, "{:+.3f}")})') for v, low, high in zip(values, lows, highs)]
+    shown = pd.concat([t.assign(profile=profile_of(s)) for s,
+        t in [(j.suite, j.table), *((o.suite, o.table[o.table.verdict != verdicts.WAITING]) for o in j.others)]], ignore_index=True)
+    within = lambda values, lows, highs: ['' if np.isnan(v) else f'{v:+.3f}' + ('' if np.isnan(low) else f' ({span(low, high, "{:+.3f}")})') for v, low,
+        high in zip(values, lows, highs)]
     for k, low, high in (('value', 'low', 'high'), ('difference', 'low', 'high'), ('in miou', 'miou low', 'miou high')):
         if k in shown: shown[k] = within(shown[k], shown[low], shown[high])
     order = ['comparison', 'rows', 'value', 'difference', 'reported', 'size', 'in miou', 'verdict', 'probability', 'profile', 'seeds']
-    return tidy(shown[[c for c in order if c in shown and not shown[c].isin(['', np.nan]).all()]].rename(columns={k: f'{k} (95 %)' for k in ('value', 'difference', 'in miou')}), reported='{:+.3f}', probability='{:.2f}')
+    return tidy(shown[[c for c in order if c in shown and not shown[c].isin(['', np.nan]).all()]].rename(columns={k: f'{k} (95 %)'
+        for k in ('value', 'difference', 'in miou')}), reported='{:+.3f}', probability='{:.2f}')
 
 def details(judged):
     "Each claim of which something is measured, with quotation, verdict and comparisons: pieces of a page."
@@ -485,30 +558,40 @@ def details(judged):
         if c.team != team: team, heading = c.team, f'## {plain(TEAMS.get(c.team, c.team))}\n\n'
         source = f' ({plain(c.source)})' if c.source else ''
         others = ''.join(f' In profile {plain(profile_of(o.suite))}: {o.verdict}.' for o in j.others)
-        pieces.append(Markdown(f'{heading}### {plain(c.claim)}\n\n**{j.verdict[0].upper() + j.verdict[1:]}**, in profile {plain(profile_of(j.suite))}. {compared(j)}{others}\n\n> {plain(c.quotation)}{source}\n\n{plain(c.note)} Judged by {plain(j.table.figure[0])}, expected: {plain(j.table.expected[0])}.'))
+        pieces.append(Markdown(f'{heading}### {plain(c.claim)}\n\n**{j.verdict[0].upper() + j.verdict[1:]}**, in profile {plain(profile_of(j.suite))}. '
+            f'{compared(j)}{others}\n\n> {plain(c.quotation)}{source}\n\n{plain(c.note)} Judged by {plain(j.table.figure[0])}, expected: '
+            f'{plain(j.table.expected[0])}.'))
         pieces.append(_comparisons(j))
     return pieces
 
 # %% ../nbs/12b_findings.ipynb #6c8e558a
 def certainty(rows, records):
-    "Sentences on how sure the figures of `rows` and their differences to the best one are, and on whether training was long enough in `records`, which they come from."
+    """Sentences on how sure the figures of `rows` and their differences to the best one
+    are, and on whether training was long enough in `records`, which they come from."""
     n, width = rows.seeds, (rows.high - rows.low).median() / 2
     between = np.nanmedian([np.nan, *((d.high - d.low) / 2 for d in to_best(rows, records) if d is not None)]) if len(rows) > 1 else np.nan
-    chance = 'Every row was run once, so small differences between rows may be the luck of one training, which no interval here knows.' if n.max() == 1 else f'Rows were run with {n.min()} to {n.max()} seeds, each with a split of its own.' if n.min() < n.max() else f'Every row was run with {n.max()} seeds, each with a split of its own.'
-    return chance + ('' if np.isnan(width) else f' The figure of a row is known to about {width:.3f} either way (95 %, over rover stops{" and seeds" if n.max() > 1 else ""})' + ('.' if np.isnan(between) else f', its difference to the best one, on the same tiles, to about {between:.3f}.')) + _early(records)
+    chance = 'Every row was run once, so small differences between rows may be the luck of one training, which no interval here knows.' if n.max(
+        ) == 1 else f'Rows were run with {n.min()} to {n.max()} seeds, each with a split of its own.' if n.min() < n.max(
+        ) else f'Every row was run with {n.max()} seeds, each with a split of its own.'
+    return chance + ('' if np.isnan(width) else f' The figure of a row is known to about {width:.3f} either way (95 %, over rover '
+        f'stops{" and seeds" if n.max() > 1 else ""})' + ('.' if np.isnan(between) else f', its difference to the best one, on the same tiles, to about '
+        f'{between:.3f}.')) + _early(records)
 
 def _early(records):
     "A sentence on how many of `records` were best on validation when training ended; nothing where that is not most of them."
     late = (records['best epoch'] >= records.epochs - 1).sum()
-    return f' Of {len(records)} trainings {late} were best on validation in their last epoch or the one before: with more tiles they would go on to learn, and those that learn slowly, such as under strong augmentation, stand lower than they might.' if late * 2 > len(records) else ''
+    return (f' Of {len(records)} trainings {late} were best on validation in their last epoch or the one before: with more tiles they would go on to learn, '
+        f'and those that learn slowly, such as under strong augmentation, stand lower than they might.' if late * 2 > len(records) else '')
 
 # %% ../nbs/12b_findings.ipynb #8effe1dc
 def narrowed(records):
-    "A sentence on how many rows in `records` (one suite) were trained with narrower networks than their recipes say, and how much, and on our flagship; nothing where none was."
+    """A sentence on how many rows in `records` (one suite) were trained with narrower networks
+    than their recipes say, and how much, and on our flagship; nothing where none was."""
     times = {(r.team, r.row): _times(runs.read(r.path)['recipe']) for r in records.itertuples()}
     cut, ours = sorted(t for t in times.values() if t > 1), times.get(('beyond', 'flagship'))
     often = '' if not cut else f'{cut[0]:.3g}' if cut[0] == cut[-1] else f'{cut[0]:.3g} to {cut[-1]:.3g}'
-    return '' if not cut else f' The networks of {len(cut)} of {len(times)} systems were trained narrower than their recipes say, {often} times' + ('.' if ours is None else f', our flagship\'s {ours:.3g} times.' if ours > 1 else ', but not our flagship\'s, which begins no wider.')
+    return '' if not cut else f' The networks of {len(cut)} of {len(times)} systems were trained narrower than their recipes say, {often} times' + ('.'
+        if ours is None else f', our flagship\'s {ours:.3g} times.' if ours > 1 else ', but not our flagship\'s, which begins no wider.')
 
 def _times(recipe):
     "How many times narrower than written the network of the `recipe` of a record was trained; of an ensemble, that of its members most narrowed."
@@ -525,7 +608,9 @@ def lead(rows, records):
     "A sentence on how far the best of `rows` stands above the second on the tiles of the seeds that both have, or nothing where no interval is known."
     d = to_best(rows[:2], records)[-1] if len(rows) > 1 else None
     if d is None or np.isnan(d.low): return ''
-    return f' On the tiles of the {d.seeds if d.seeds > 1 else "one"} seed{"s" * (d.seeds > 1)} that both have it is {abs(d.value):.3f} {"below" if d.value > 0 else "above"} the second best, {_link(rows.iloc[1], records)} (95 %: {span(-d.high, -d.low, "{:+.3f}")}); above every other one it stands in {on_top(rows, records):.0%} of the resamples.'
+    return (f' On the tiles of the {d.seeds if d.seeds > 1 else "one"} seed{"s" * (d.seeds > 1)} that both have it is {abs(d.value):.3f} '
+        f'{"below" if d.value > 0 else "above"} the second best, {_link(rows.iloc[1], records)} (95 %: {span(-d.high, -d.low, "{:+.3f}")}); above every other '
+        f'one it stands in {on_top(rows, records):.0%} of the resamples.')
 
 NONE = .001  # an IoU below this is next to none
 
@@ -537,7 +622,8 @@ def rarest(rows, records):
 def fifth(rows, records):
     "A sentence on how many of `rows` pay for calling labelled pixels background; nothing where none does."
     paying = sum(verdicts.pooled(verdicts.row_of(records, r.team, r.row))[1:, 0].any() for r in rows.itertuples())
-    return f'**Background costs a fifth of the course\'s score.** {paying} of {len(rows)} systems call some labelled pixel background; the score then is a mean of five classes, one of them zero. The mean IoU here is that of the four terrains.' if paying else ''
+    return (f'**Background costs a fifth of the course\'s score.** {paying} of {len(rows)} systems call some labelled pixel background; the score then is a '
+        f'mean of five classes, one of them zero. The mean IoU here is that of the four terrains.' if paying else '')
 
 # %% ../nbs/12b_findings.ipynb #b1f0d984
 def _link(r, records): return f"[{plain(title(r.team, r.row))}]({place(records.suite.iloc[0], r.team, r.row)})"
@@ -550,8 +636,12 @@ def first_of(rows, records, of=''):
     "Which of `rows` is best, whether clearly so, and the best one by a team, in sentences; `of` says which rows these are."
     best, theirs, ahead = rows.iloc[0], rows[rows.team.isin(BASELINES)], lead(rows, records)
     sure = ahead and on_top(rows, records) >= verdicts.SURE
-    return f'**{f"{plain(title(best.team, best.row))} is the best" if sure else "No system is clearly the best"}{of}.** Of {len(rows)}, the first on test tiles is {_called(best, records)}.{ahead}' \
-        + (f' {"The only one by a team" if len(theirs) == 1 else f"The first of the {len(theirs)} by the teams"} is {_called(theirs.iloc[0], records)}.' if best.team not in BASELINES and len(theirs) else '') + narrowed(records)
+    said = f'{plain(title(best.team, best.row))} is the best' if sure else 'No system is clearly the best'
+    said = f'**{said}{of}.** Of {len(rows)}, the first on test tiles is {_called(best, records)}.{ahead}'
+    if best.team not in BASELINES and len(theirs):
+        which = 'The only one by a team' if len(theirs) == 1 else f'The first of the {len(theirs)} by the teams'
+        said += f' {which} is {_called(theirs.iloc[0], records)}.'
+    return said + narrowed(records)
 
 # %% ../nbs/12b_findings.ipynb #d5b7e2f4
 def also(records, first):
@@ -559,11 +649,13 @@ def also(records, first):
     rows, profile = standing(records), profile_of(records.suite.iloc[0])
     if profile not in recipes.PROFILES or len(rows) < 2: return ''
     there = len(verdicts.row_of(records, *first.loc[0, ['team', 'row']]))
-    return first_of(rows, records, f' in profile {plain(profile)}, with about {recipes.PROFILES[profile].passes:,} tiles a run') + ('' if there else f' {plain(named(first)[0])} was not run there.')
+    return first_of(rows, records, f' in profile {plain(profile)}, with about {recipes.PROFILES[profile].passes:,} tiles a run') + ('' if there
+        else f' {plain(named(first)[0])} was not run there.')
 
 def summary(records, judged, others=()):
     "What was found and how sure that is, as a list in Markdown, from `records` of one suite, the `judged` claims and the records of the suites `others` alone."
     rows, suite = standing(records), records.suite.iloc[0]
     nothing = '' if on_mars(suite) else f'**Nothing about Mars yet:** {len(rows)} systems ran from data to page, which shows that the report works.'
-    said = [nothing, first_of(rows, records), f'**The teams\' claims.** {tally(judged)} [The verdicts](claims) say which.', fifth(rows, records), rarest(rows, records), *(also(o, rows) for o in others), f'**How sure.** {certainty(rows, records)}', f'**The data.** {plain(describe(suite))}']
+    said = [nothing, first_of(rows, records), f'**The teams\' claims.** {tally(judged)} [The verdicts](claims) say which.', fifth(rows, records),
+        rarest(rows, records), *(also(o, rows) for o in others), f'**How sure.** {certainty(rows, records)}', f'**The data.** {plain(describe(suite))}']
     return '\n'.join(f'- {s}' for s in said if s)

@@ -25,7 +25,8 @@ def open_model(path):
     "The network in the `.keras` file at `path`. Raises `MarsError` where it is none or would need code from outside."
     netfile.check(path)
     try: model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as e: raise MarsError(f'{path}: not a network that can be opened ({" ".join(str(e).split())[:160]}); name a .keras file written by marsnb') from None
+    except Exception as e:
+        raise MarsError(f'{path}: not a network that can be opened ({" ".join(str(e).split())[:160]}); name a .keras file written by marsnb') from None
     if len(model.input_shape) != 4: raise MarsError(f'{path}: takes input {model.input_shape}, but (tiles, rows, columns, channels) is expected')
     return model
 
@@ -101,7 +102,8 @@ def components(masks, images, least=24):
     return out
 
 def borders(masks, images, radius=3):
-    "Masks with smoothed borders: each pixel goes to the class that is most frequent around it, by a Gaussian of `radius` pixels. Our reading of SoFarSoGood's figure 1, whose text names OpenCV alone."
+    """Masks with smoothed borders: each pixel goes to the class that is most frequent around it, by a
+    Gaussian of `radius` pixels. Our reading of SoFarSoGood's figure 1, whose text names OpenCV alone."""
     votes = [[cv2.GaussianBlur(np.float32(y == k), None, radius / 2) for k in range(N_CLASSES)] for y in masks]
     return np.argmax(votes, 1).astype(np.uint8)
 
@@ -118,7 +120,8 @@ POST = (components, borders, dilation)
 
 # %% ../nbs/09a_infer.ipynb #b7428097
 def temperature(net, images, masks, predict_background=True):
-    "The temperature at which `net` gives the labelled pixels of `images` and `masks` (n, h, w) the greatest likelihood, among the terrain classes alone where it may not say background."
+    """The temperature at which `net` gives the labelled pixels of `images` and `masks` (n, h, w)
+    the greatest likelihood, among the terrain classes alone where it may not say background."""
     pairs = [(x[y > 0].astype(np.float64), y[y > 0].astype(int)) for x, y in zip(_each(net, images), masks)]
     x, y = (np.concatenate(a) for a in zip(*pairs))
     if not len(y): raise MarsError('temperature: no labelled pixel to calibrate on')
@@ -146,7 +149,8 @@ def uncertainty(p):
 
 # %% ../nbs/09a_infer.ipynb #56793979
 def thresholds(net, images, truth, predict_background=True, rounds=2):
-    """Thresholds (n_classes,) by which the probabilities that `net` gives to `images` (n, h, w) are divided for the greatest `miou` on the masks `truth` (n, h, w): those of the terrain classes are tried in turn,
+    """Thresholds (n_classes,) by which the probabilities that `net` gives to `images` (n, h, w) are divided
+    for the greatest `miou` on the masks `truth` (n, h, w): those of the terrain classes are tried in turn,
     from 1/8 to 8, `rounds` times; background keeps 1. Raises `MarsError` where no pixel is labelled."""
     pairs = [(x[y > 0], y[y > 0]) for x, y in zip(_each(net, images), truth)]
     x, y = (np.concatenate(a) for a in zip(*pairs))
@@ -165,7 +169,8 @@ def thresholded(net, t):
 
 # %% ../nbs/09a_infer.ipynb #6c8b6450
 def pseudo_labels(net, images, drop=.2, background=False):
-    "Masks uint8 (n, h, w) that `net` gives to `images`, with the least sure share `drop` of the pixels of each class left unlabelled; background is only given where allowed."
+    """Masks uint8 (n, h, w) that `net` gives to `images`, with the least sure share `drop`
+    of the pixels of each class left unlabelled; background is only given where allowed."""
     out, sure = np.empty(images.shape, np.uint8), np.empty(images.shape, np.float16)
     for i, logits in enumerate(_each(net, images)):
         p = np.asarray(ops.softmax(logits if background else logits[..., 1:]))
@@ -175,8 +180,9 @@ def pseudo_labels(net, images, drop=.2, background=False):
 
 # %% ../nbs/09a_infer.ipynb #07b871fe
 def predict_file(net, blocks, path, submission='', predict_background=True, post=()):
-    """Predict `blocks`, pairs of the number of tiles in all and some of them, uint8 (b, h, w), such as those of `data.unlabelled_blocks`; write `predictions`, uint8 (n, h, w), to the npz at `path` and,
-    where named, the course's `submission`, a csv with a row a tile and columns id, 0, 1, …, 8191. Both are written block by block, whole or not at all. Yields the number of tiles done, and of all."""
+    """Predict `blocks`, pairs of the number of tiles in all and some of them, uint8 (b, h, w), such as those of `data.unlabelled_blocks`;
+    write `predictions`, uint8 (n, h, w), to the npz at `path` and, where named, the course's `submission`, a csv with a row a tile and
+    columns id, 0, 1, …, 8191. Both are written block by block, whole or not at all. Yields the number of tiles done, and of all."""
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(atomic(path)), 'w', zipfile.ZIP_DEFLATED))
         table = csv.writer(stack.enter_context(open(stack.enter_context(atomic(submission)), 'w', newline=''))) if submission else None

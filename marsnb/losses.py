@@ -34,7 +34,8 @@ def _mean(values, w):
 
 # %% ../nbs/07_losses.ipynb #2cca25a4
 def ce(weights=None, smoothing=0.):
-    "Cross-entropy, the mean over pixels weighted by true class. `smoothing` moves that share of the target evenly to all classes of weight > 0 (Szegedy et al. 2016)."
+    """Cross-entropy, the mean over pixels weighted by true class. `smoothing` moves that
+    share of the target evenly to all classes of weight > 0 (Szegedy et al. 2016)."""
     def loss(y, logits):
         logits, t, w, pixel = _parts(y, logits, weights)
         even = ops.cast(w > 0, 'float32') / ops.maximum(ops.sum(ops.cast(w > 0, 'float32')), 1.)
@@ -68,7 +69,8 @@ def dynamic_focal(weights=(.1, .2, .2, .2, .3), gamma=2.):
 
 # %% ../nbs/07_losses.ipynb #6aea9197
 def _seen(y, logits, weights):
-    "Probabilities and truth (b, h, w, c), both 0 on pixels of weight 0; the weight of each class (c,), 0 for those absent from the batch; seen pixels (b, h, w, 1)."
+    """Probabilities and truth (b, h, w, c), both 0 on pixels of weight 0; the weight of
+    each class (c,), 0 for those absent from the batch; seen pixels (b, h, w, 1)."""
     logits, t, w, pixel = _parts(y, logits, weights)
     seen = ops.cast(pixel > 0, 'float32')[..., None]
     t = t * seen
@@ -124,7 +126,8 @@ def _window_mean(x, window):
 def ssim(weights=None, window=7):
     """1 - structural similarity (Wang et al. 2004) of each class's probability and its region, over square windows of `window` pixels.
 
-    Unlabelled pixels are 0 in both, like all beyond the border; a window counts by its share of labelled pixels. Mean over the classes present, weighted by `weights`."""
+    Unlabelled pixels are 0 in both, like all beyond the border; a window counts by its
+    share of labelled pixels. Mean over the classes present, weighted by `weights`."""
     def loss(y, logits):
         p, t, w, seen = _seen(y, logits, weights)
         mp, mt, pp, tt, pt = (_window_mean(x, window) for x in (p, t, p * p, t * t, p * t))
@@ -150,10 +153,12 @@ def distances(marked, radius):
 
 # %% ../nbs/07_losses.ipynb #719c33c0
 def boundary(weights=None, radius=16):
-    """Boundary loss (Kervadec et al. 2019): misplaced probability costs the distance to where it belongs, in units of `radius` pixels and at most 1.
+    """Boundary loss (Kervadec et al. 2019): misplaced probability costs the distance to
+    where it belongs, in units of `radius` pixels and at most 1.
 
-    Probability of a class outside of its region costs the distance to the region; what lacks inside costs the distance to the nearest other class. Nearer than `radius` the
-    gradient is the paper's, up to the class weights, but the perfect prediction costs 0. Pixels of weight 0 are neither region nor border. Mean over pixels weighted by true class."""
+    Probability of a class outside of its region costs the distance to the region; what lacks inside costs the distance to
+    the nearest other class. Nearer than `radius` the gradient is the paper's, up to the class weights, but the perfect
+    prediction costs 0. Pixels of weight 0 are neither region nor border. Mean over pixels weighted by true class."""
     def loss(y, logits):
         pixel = _parts(y, logits, weights)[-1]
         p, t, _, _ = _seen(y, logits, weights)
@@ -164,7 +169,8 @@ def boundary(weights=None, radius=16):
 
 # %% ../nbs/07_losses.ipynb #9d0d78de
 def lovasz(weights=None):
-    "Lovász-softmax (Berman et al. 2018): the convex extension of 1 - IoU to probabilities, over the whole batch, mean over the classes present weighted by `weights`."
+    """Lovász-softmax (Berman et al. 2018): the convex extension of 1 - IoU to probabilities,
+    over the whole batch, mean over the classes present weighted by `weights`."""
     def loss(y, logits):
         p, t, w, seen = _seen(y, logits, weights)
         p, t, seen = (ops.reshape(x, (-1, x.shape[-1])) for x in (p, t, seen))
@@ -204,9 +210,11 @@ def mix(losses, loss_args=None, class_weights=None):
 
 # %% ../nbs/07_losses.ipynb #58d32b29
 def deep(f, factors=None):
-    """Wrap the loss `f` for several outputs: `g(y, [logits, ...])` is the sum of `f` of each output times its factor, the main output first.
+    """Wrap the loss `f` for several outputs: `g(y, [logits, ...])` is the sum of `f` of
+    each output times its factor, the main output first.
 
-    `factors` None: 1, 1/2, 1/4, ... divided by their sum. Where an output is coarser, `y` keeps the middle pixel of each cell. A single output goes to `f` as it is."""
+    `factors` None: 1, 1/2, 1/4, ... divided by their sum. Where an output is coarser, `y`
+    keeps the middle pixel of each cell. A single output goes to `f` as it is."""
     def loss(y, outputs):
         if not isinstance(outputs, (list, tuple)): return f(y, outputs)
         share = factors or [2. ** -i / (2 - 2. ** (1 - len(outputs))) for i in range(len(outputs))]
@@ -240,7 +248,8 @@ def inverse_frequency(masks, n_classes=N_CLASSES, background=0.):
 
 # %% ../nbs/07_losses.ipynb #45b4710a
 def median_frequency(masks, n_classes=N_CLASSES, background=0.):
-    "Median frequency balancing (Eigen & Fergus 2015): a terrain's frequency is its share of the labelled pixels of the masks where it occurs; weights are the median of frequencies over it."
+    """Median frequency balancing (Eigen & Fergus 2015): a terrain's frequency is its share of the
+    labelled pixels of the masks where it occurs; weights are the median of frequencies over it."""
     counts = _counts(masks, n_classes)
     frequency = counts.sum(0) / np.maximum(((counts > 0) * counts.sum(1, keepdims=True)).sum(0), 1)
     return _balanced(frequency, np.median(frequency[frequency > 0]), background)
@@ -256,8 +265,9 @@ def capped(weights, ceiling):
 def adaptive(iou, alpha=.1, background=0.):
     """SoFarSoGood's adaptive class weights 1 / (IoU + `alpha`), divided by the greatest: the terrain that goes worst has weight 1.
 
-    `iou` (n_classes,) is that of the validation part after each epoch (`marsnb.metrics.iou`, whose class 0 is not looked at); nan, a class that cannot be judged, counts as
-    the mean of the others. The report does not give alpha; .1 lets a class not found at all weigh ten times one that is nearly perfect."""
+    `iou` (n_classes,) is that of the validation part after each epoch (`marsnb.metrics.iou`, whose class
+    0 is not looked at); nan, a class that cannot be judged, counts as the mean of the others. The report
+    does not give alpha; .1 lets a class not found at all weigh ten times one that is nearly perfect."""
     iou = np.asarray(iou, float)[1:]
     iou = np.where(np.isnan(iou), np.nanmean(iou) if not np.isnan(iou).all() else 1., iou)
     w = 1 / (iou + alpha)

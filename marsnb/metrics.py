@@ -17,7 +17,8 @@ def confusion(y, p, n_classes=N_CLASSES):
     "Counts (n_classes, n_classes), int64: row = true class, column = predicted class. `y` and `p` are arrays of class numbers of one shape."
     y, p = np.asarray(y), np.asarray(p)
     if y.shape != p.shape: raise MarsError(f'confusion: truth {y.shape} and prediction {p.shape} differ in shape')
-    if y.size and not 0 <= min(y.min(), p.min()) <= max(y.max(), p.max()) < n_classes: raise MarsError(f'confusion: class numbers must lie in 0..{n_classes - 1}')
+    if y.size and not 0 <= min(y.min(), p.min()) <= max(y.max(), p.max()) < n_classes:
+        raise MarsError(f'confusion: class numbers must lie in 0..{n_classes - 1}')
     return np.bincount(y.ravel().astype(np.int64) * n_classes + p.ravel(), minlength=n_classes ** 2).reshape(n_classes, n_classes)
 
 # %% ../nbs/08_metrics.ipynb #10545c58
@@ -60,7 +61,8 @@ def miou5(cm, xp=np):
     return _mean(_ratio(right, xp.sum(cm, 0) + xp.sum(cm, 1) - right, xp), xp)
 
 def score(cm, xp=np):
-    "The course's figure, `keras.metrics.MeanIoU(5, ignore_class=0)`: labelled pixels only, but class 0 counts with IoU 0 as soon as one of them is predicted 0."
+    """The course's figure, `keras.metrics.MeanIoU(5, ignore_class=0)`: labelled pixels
+    only, but class 0 counts with IoU 0 as soon as one of them is predicted 0."""
     return _mean(iou(cm, xp), xp)
 
 # %% ../nbs/08_metrics.ipynb #e49a42e3
@@ -93,7 +95,8 @@ def plot_confusion(cm, normalise=False, ax=None):
     ax = ax or plt.subplots(figsize=(4.6, 3.9), layout='constrained')[1]
     share = cm / np.maximum(cm.sum(1, keepdims=True), 1)
     text = [[f'{100 * s:.1f}' if normalise else _short(n) for s, n in zip(*rows)] for rows in zip(share, cm)]
-    sns.heatmap(share, vmin=0, vmax=1, cmap='Blues', annot=text, fmt='', cbar=False, square=True, linewidths=.5, xticklabels=CLASSES, yticklabels=CLASSES, annot_kws={'size': 11}, ax=ax)
+    sns.heatmap(share, vmin=0, vmax=1, cmap='Blues', annot=text, fmt='', cbar=False, square=True, linewidths=.5, xticklabels=CLASSES, yticklabels=CLASSES,
+        annot_kws={'size': 11}, ax=ax)
     ax.set(xlabel='predicted', ylabel='true', title='% of each true class' if normalise else 'pixels')
     ax.tick_params(axis='x', rotation=35); ax.tick_params(axis='y', rotation=0)
     return ax

@@ -16,7 +16,8 @@ from .core import MarsError
 MEMBERS = {'config.json': 2**24, 'metadata.json': 2**16, 'model.weights.h5': 2**30}  # and how many bytes each may unpack to
 
 def check(path):
-    "Raise `MarsError` unless the file at `path` is one that `keras.Model.save` may have written for a network of this package: nothing is built, no weight is read."
+    """Raise `MarsError` unless the file at `path` is one that `keras.Model.save` may have
+    written for a network of this package: nothing is built, no weight is read."""
     if not os.path.isfile(path): raise MarsError(f'{path}: no such file; name the best.keras of a run')
     try:
         with zipfile.ZipFile(path) as z:
@@ -25,7 +26,9 @@ def check(path):
             with z.open('model.weights.h5') as f, h5py.File(f, 'r') as weights:
                 if _weights(weights) > MEMBERS['model.weights.h5']: raise MarsError('its weights claim to be larger than they are')
     except MarsError as e: raise MarsError(f'{path}: not opened: {e}; name a .keras file written by marsnb') from None
-    except Exception as e: raise MarsError(f'{path}: not a network that can be opened ({" ".join(str(e).split())[:120] or type(e).__name__}); name a .keras file written by marsnb') from None
+    except Exception as e:
+        raise MarsError(f'{path}: not a network that can be opened ({" ".join(str(e).split())[:120] or type(e).__name__}); name a .keras file written by '
+            f'marsnb') from None
 
 def _members(z):
     names = z.namelist()

@@ -18,10 +18,15 @@ from .core import MarsError, ROOT, atomic, data_path
 # %% ../nbs/11b_page.ipynb #2b2848bd
 @functools.cache
 def gpus():
-    "The GPUs that may be used here, as `CUDA_VISIBLE_DEVICES` names them (number, UUID or the id of a MIG part, of which no more is known than of its smallest GPU): {name: memory in GB}, 16 where that is not told, as of memory shared with the processor; empty where there is none."
-    try: said = subprocess.run(['nvidia-smi', '--query-gpu=index,uuid,memory.total', '--format=csv,noheader,nounits'], capture_output=True, text=True, timeout=60)
+    """The GPUs that may be used here, as `CUDA_VISIBLE_DEVICES` names them (number, UUID or the id
+    of a MIG part, of which no more is known than of its smallest GPU): {name: memory in GB}, 16
+    where that is not told, as of memory shared with the processor; empty where there is none."""
+    try:
+        said = subprocess.run(['nvidia-smi', '--query-gpu=index,uuid,memory.total', '--format=csv,noheader,nounits'], capture_output=True, text=True,
+            timeout=60)
     except (OSError, subprocess.TimeoutExpired): return {}
-    every = [(i.strip(), uuid.strip(), float(mb) / 1024 if mb.strip().isdigit() else 16.) for i, uuid, mb in (l.split(',') for l in said.stdout.splitlines())] if said.returncode == 0 else []
+    every = [(i.strip(), uuid.strip(), float(mb) / 1024 if mb.strip().isdigit() else 16.) for i, uuid,
+        mb in (l.split(',') for l in said.stdout.splitlines())] if said.returncode == 0 else []
     if (allowed := os.environ.get('CUDA_VISIBLE_DEVICES')) is None: return {i: gb for i, _, gb in every}
     known = lambda name: [gb for i, uuid, gb in every if name == i or name.startswith('GPU-') and uuid.startswith(name) or name.startswith('MIG-')]
     return {name: min(gb) for name in map(str.strip, allowed.split(',')) if (gb := known(name))}
@@ -76,7 +81,8 @@ def _broken():
 
 # %% ../nbs/11b_page.ipynb #63ac20ef
 def hold(path, seconds=5):
-    "Lock the file `path` until this process ends, however it ends, and give True; False where another one has it and keeps it for `seconds`; None where the file system has no locks."
+    """Lock the file `path` until this process ends, however it ends, and give True; False where
+    another one has it and keeps it for `seconds`; None where the file system has no locks."""
     held, end = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + seconds  # never closed: that would release it
     while True:
         try: fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +98,8 @@ def hold(path, seconds=5):
 EXPERIMENTS = ROOT/'nbs'/'experiments'
 
 def serve(connection, log, lock, environ, answer):
-    "What the process of a kernel does: end with its parent, lock the file `lock`, write its noise to `log`, and answer at `connection` (a Jupyter connection file)."
+    """What the process of a kernel does: end with its parent, lock the file `lock`, write
+    its noise to `log`, and answer at `connection` (a Jupyter connection file)."""
     parent = multiprocessing.parent_process().sentinel
     def last():
         multiprocessing.connection.wait([parent])
@@ -100,7 +107,8 @@ def serve(connection, log, lock, environ, answer):
         os._exit(1)
     threading.Thread(target=last, daemon=True).start()
     os.setsid()  # Ctrl-C is for the parent, which ends its kernels
-    with contextlib.suppress(OSError): Path('/proc/self/autogroup').write_text(f'{os.nice(0)}')  # or Linux would give the new session its full share of the processor, however nice the parent is
+    # or Linux would give the new session its full share of the processor, however nice the parent is
+    with contextlib.suppress(OSError): Path('/proc/self/autogroup').write_text(f'{os.nice(0)}')
     multiprocessing.set_start_method('fork', force=True)  # tqdm makes a lock; made this way it leaves nothing behind
     answer.send(hold(lock) if lock else None)
     noise = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
@@ -109,7 +117,8 @@ def serve(connection, log, lock, environ, answer):
     os.chdir(EXPERIMENTS)
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
-    matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'  # what a kernel finds in its environment where Matplotlib is imported after it; chosen, not loaded: loading needs the shell
+    # what a kernel finds in its environment where Matplotlib is imported after it; chosen, not loaded: loading needs the shell
+    matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'
     IPKernelApp.launch_instance(['-f', connection, '--HistoryManager.hist_file=:memory:'])
 
 # %% ../nbs/11b_page.ipynb #a596077d
@@ -128,7 +137,8 @@ def kernel(log, lock=None, environ=None):
         answer.close()
         try:
             if (alone := _said(heard, process)) is False: raise BlockingIOError(f'{lock}: another process is at it')
-            yield SimpleNamespace(alone=alone, has_kernel=True, is_alive=process.is_alive, client=lambda: clients.enter_context(_client(about, process)), shutdown_kernel=lambda now: process.kill(), cleanup_resources=lambda: None, process=process)
+            yield SimpleNamespace(alone=alone, has_kernel=True, is_alive=process.is_alive, client=lambda: clients.enter_context(_client(about, process)),
+                shutdown_kernel=lambda now: process.kill(), cleanup_resources=lambda: None, process=process)
         finally:
             KERNELS.pop(str(lock), None)
             _end(process); heard.close()
@@ -144,13 +154,15 @@ def _said(heard, process):
     try: return heard.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f'the kernel did not start (exit code {process.exitcode}); a script that starts runs needs the line: if __name__ == "__main__":') from None
+        raise RuntimeError(f'the kernel did not start (exit code {process.exitcode}); a script that starts runs needs the line: if __name__ == '
+            f'"__main__":') from None
 
 @contextlib.contextmanager
 def _client(about, process):
     from jupyter_client import AsyncKernelClient
     from zmq.asyncio import Context
-    client = AsyncKernelClient(context=Context.instance())  # which lasts; to end one of its own it would wait, for ever where a signal came while it made a socket
+    # which lasts; to end one of its own it would wait, for ever where a signal came while it made a socket
+    client = AsyncKernelClient(context=Context.instance())
     client.load_connection_info(about)
     async def alive(): return process.is_alive()
     client.is_alive = client._async_is_alive = alive  # which else ask for a heartbeat, and that may be late on a busy machine;
@@ -165,7 +177,8 @@ def stop(locks):
 
 # %% ../nbs/11b_page.ipynb #b3ca0ae8
 def execute(template, page, parameters, log, bar=None, **about):
-    "Run the notebook `template` with `parameters` and leave it at `page`; what it writes to its error stream goes to the file `log`, progress bars to the stream `bar`, too. A `MarsError` inside is raised here, anything else as `RuntimeError`."
+    """Run the notebook `template` with `parameters` and leave it at `page`; what it writes to its error stream goes to the file
+    `log`, progress bars to the stream `bar`, too. A `MarsError` inside is raised here, anything else as `RuntimeError`."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     failed = Path(log).with_suffix('.ipynb')
@@ -175,7 +188,9 @@ def execute(template, page, parameters, log, bar=None, **about):
         if km.alone: tidy(Path(page).parent, failed.parent)
         with warnings.catch_warnings(), atomic(page) as t, open(log, 'a') as noise:
             warnings.simplefilter('ignore')
-            try: papermill.execute_notebook(str(template), str(t), parameters, kernel_name='python3', progress_bar=False, stderr_file=_both(noise, bar), start_timeout=600, km=km)
+            try:
+                papermill.execute_notebook(str(template), str(t), parameters, kernel_name='python3', progress_bar=False, stderr_file=_both(noise, bar),
+                    start_timeout=600, km=km)
             except (papermill.PapermillExecutionError, DeadKernelError) as e:
                 os.replace(t, failed)
                 raise _reason(e, km.process, failed, log) from None
@@ -199,7 +214,8 @@ def _reason(e, process, page, log):
     "One line on the error `e` that ended the notebook now at `page`, its noise in the file `log`."
     if not hasattr(e, 'ename'):
         process.join(10)
-        return RuntimeError(f'the kernel ended by itself, exit code {process.exitcode}{", perhaps for want of memory" if process.exitcode in (-signal.SIGKILL, -signal.SIGABRT) else ""}; see {log}')
+        return RuntimeError(f'the kernel ended by itself, exit code '
+            f'{process.exitcode}{", perhaps for want of memory" if process.exitcode in (-signal.SIGKILL, -signal.SIGABRT) else ""}; see {log}')
     said = ' '.join(e.evalue.split())[:300]
     return MarsError(said) if e.ename == 'MarsError' else RuntimeError(f'{e.ename}: {said}; see {page}')
 
@@ -217,7 +233,8 @@ def strip(path):
 
 # %% ../nbs/11b_page.ipynb #fc52f343
 def run(recipe, bar=None, environ=None):
-    "Train `recipe`, as far as that is not done, and leave its page; gives the folder of the record. `BlockingIOError` where another process is at it, `RuntimeError` where it failed; notebook and log of a failure lie in the workshop."
+    """Train `recipe`, as far as that is not done, and leave its page; gives the folder of the record. `BlockingIOError`
+    where another process is at it, `RuntimeError` where it failed; notebook and log of a failure lie in the workshop."""
     home, work = runs.folder(recipe), runs.workshop(recipe)
     runs.writable(home); runs.writable(work)
     execute(EXPERIMENTS/'train.ipynb', path(recipe), recipes.differs(recipe) | recipes.files(recipe), work/'failed.log', bar, lock=work/'lock', environ=environ)

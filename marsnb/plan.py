@@ -18,9 +18,11 @@ from .core import MarsError, ROOT, nearest, rng
 
 # %% ../nbs/11c_plan.ipynb #1fb59464
 def find(pattern):
-    "The recipe files that `pattern` names, in order: a file, team/row, or several such as `hendrix/*` or `*`. Raises `MarsError` where there are none, or no recipes at all."
+    """The recipe files that `pattern` names, in order: a file, team/row, or several such as
+    `hendrix/*` or `*`. Raises `MarsError` where there are none, or no recipes at all."""
     if str(pattern).endswith(('.yml', '.yaml')): return [Path(pattern)]
-    if not recipes.RECIPES.is_dir(): raise MarsError(f'{recipes.RECIPES}: no recipes are there; they come with a clone of marsnb, installed in it with: pip install -e .')
+    if not recipes.RECIPES.is_dir():
+        raise MarsError(f'{recipes.RECIPES}: no recipes are there; they come with a clone of marsnb, installed in it with: pip install -e .')
     known = {str(p.relative_to(recipes.RECIPES).with_suffix('')): p for p in sorted(recipes.RECIPES.glob('*/*.yml'))}
     if named := fnmatch.filter(known, pattern): return [known[n] for n in named]
     raise MarsError(f'{pattern!s:.80}: no such recipe; did you mean {nearest(pattern, known)}?')
@@ -32,15 +34,19 @@ def grid(values):
 
 # %% ../nbs/11c_plan.ipynb #462b7dda
 def draws(n, seed=0, **fields):
-    "`n` mappings drawn at random: each of `fields` is a list to choose from or {low, high, log}. Each field has a stream of its own, so more draws or fields leave the others as they are."
+    """`n` mappings drawn at random: each of `fields` is a list to choose from or {low, high, log}.
+    Each field has a stream of its own, so more draws or fields leave the others as they are."""
     return [dict(zip(fields, each)) for each in zip(*(_drawn(k, v, n, rng(seed, 'sweep', k)) for k, v in fields.items()))] if fields else [{}]
 
 def _drawn(name, spec, n, r):
     if isinstance(spec, list) and spec: return [spec[i] for i in r.integers(0, len(spec), n)]
-    if not isinstance(spec, dict) or not {'low', 'high'} <= set(spec) <= {'low', 'high', 'log'}: raise MarsError(f'random: {name} must be a list or {{low: ..., high: ..., log: true}}, not {spec!r:.80}')
+    if not isinstance(spec, dict) or not {'low', 'high'} <= set(spec) <= {'low', 'high', 'log'}:
+        raise MarsError(f'random: {name} must be a list or {{low: ..., high: ..., log: true}}, not {spec!r:.80}')
     low, high, log = spec['low'], spec['high'], spec.get('log', False)
-    if any(type(v) not in (int, float) or not abs(v) < 1e300 for v in (low, high)): raise MarsError(f'random: low and high of {name} must be numbers, not {low!r:.30} and {high!r:.30} (YAML reads 1e-3 as text: write 1.0e-3)')
-    if low > high or log and low <= 0: raise MarsError(f'random: {name} from {low} to {high}: low must not be above high{", and above 0 with log" if log else ""}')
+    if any(type(v) not in (int, float) or not abs(v) < 1e300 for v in (low, high)):
+        raise MarsError(f'random: low and high of {name} must be numbers, not {low!r:.30} and {high!r:.30} (YAML reads 1e-3 as text: write 1.0e-3)')
+    if low > high or log and low <= 0:
+        raise MarsError(f'random: {name} from {low} to {high}: low must not be above high{", and above 0 with log" if log else ""}')
     values = np.exp(r.uniform(np.log(low), np.log(high), n)) if log else r.uniform(low, high, n)
     return [round(v) if name in recipes.FIELDS and recipes.FIELDS[name].type in (int, 'int') else float(f'{v:.3g}') for v in values]
 
@@ -50,37 +56,49 @@ KEYS = {'recipes': list, 'seeds': list, 'overrides': list, 'grid': dict, 'random
 MOST = 10_000  # runs of one sweep
 
 def read(name):
-    "The sweep that `name` means: a file, a name in `nbs/experiments/sweeps`, a recipe, or recipes such as `hendrix/*`; gives recipes (files), seeds (None where the file says none) and overrides."
+    """The sweep that `name` means: a file, a name in `nbs/experiments/sweeps`, a recipe, or recipes
+    such as `hendrix/*`; gives recipes (files), seeds (None where the file says none) and overrides."""
     path = next((p for p in (Path(name), SWEEPS/f'{name}.yml') if p.is_file()), None)
     if not path and not SWEEPS.is_dir(): find('*')
-    if not path and (str(name).endswith(('.yml', '.yaml')) or not ('/' in name or '*' in name)): raise MarsError(f'{name}: no such file' if str(name).endswith(('.yml', '.yaml')) else f'{name}: no such sweep or recipe; did you mean {nearest(name, [*(p.stem for p in SWEEPS.glob("*.yml")), *(f"{p.parent.name}/{p.stem}" for p in find("*")), *(f"{p.parent.name}/*" for p in find("*"))])}?')
+    if not path and (str(name).endswith(('.yml', '.yaml')) or not ('/' in name or '*' in name)):
+        if str(name).endswith(('.yml', '.yaml')): raise MarsError(f'{name}: no such file')
+        known = [p.stem for p in SWEEPS.glob('*.yml')] + [f'{p.parent.name}/{stem}' for p in find('*') for stem in (p.stem, '*')]
+        raise MarsError(f'{name}: no such sweep or recipe; did you mean {nearest(name, known)}?')
     values = recipes.read_yaml(path) if path else {'recipes': [name]}
     if path and 'recipes' not in values and set(values) & set(recipes.FIELDS): values = {'recipes': [str(path)]}
     for k, v in values.items():
-        if k not in KEYS: raise MarsError(f'{name}: unknown key {k}; ' + (f'{k} is a parameter of recipes: write it below overrides' if k in recipes.FIELDS else f'did you mean {nearest(k, [*KEYS, *recipes.FIELDS])}?'))
+        if k not in KEYS:
+            raise MarsError(f'{name}: unknown key {k}; ' + (f'{k} is a parameter of recipes: write it below overrides' if k in recipes.FIELDS
+                else f'did you mean {nearest(k, [*KEYS, *recipes.FIELDS])}?'))
         if type(v) is not KEYS[k]: raise MarsError(f'{name}: {k} must be {recipes.WORDS[KEYS[k]]}, not {v!r:.60}')
     return SimpleNamespace(recipes=_named(values.get('recipes', []), name), seeds=_seeds(values.get('seeds'), name), overrides=_overrides(values, name))
 
 def _named(patterns, where):
-    if not patterns or any(type(p) is not str for p in patterns): raise MarsError(f'{where}: recipes must be a list of names such as hendrix/flagship or hendrix/*')
+    if not patterns or any(type(p) is not str for p in patterns):
+        raise MarsError(f'{where}: recipes must be a list of names such as hendrix/flagship or hendrix/*')
     return list(dict.fromkeys(f for p in patterns for f in find(p)))
 
 def _seeds(seeds, where):
-    if seeds is not None and (not seeds or any(type(s) is not int or s < 0 for s in seeds)): raise MarsError(f'{where}: seeds must be whole numbers from 0 on, not {seeds!r:.60}')
+    if seeds is not None and (not seeds or any(type(s) is not int or s < 0 for s in seeds)):
+        raise MarsError(f'{where}: seeds must be whole numbers from 0 on, not {seeds!r:.60}')
     return seeds
 
 def _overrides(values, where):
     listed, several, random = values.get('overrides', [{}]), values.get('grid', {}), dict(values.get('random', {}))
     if not listed or any(type(o) is not dict for o in listed): raise MarsError(f'{where}: overrides must be a list of mappings such as {{lr: 0.01}}')
-    if bad := [k for k, v in several.items() if type(v) is not list or not v]: raise MarsError(f'{where}: grid: {bad[0]} must be a list of values, not {several[bad[0]]!r:.60}')
+    if bad := [k for k, v in several.items() if type(v) is not list or not v]:
+        raise MarsError(f'{where}: grid: {bad[0]} must be a list of values, not {several[bad[0]]!r:.60}')
     n, seed = random.pop('n', 1), random.pop('seed', 0)
-    if any(type(v) is not int or v < low for v, low in ((n, 1), (seed, 0))): raise MarsError(f'{where}: random: n and seed must be whole numbers, not {n!r:.30} and {seed!r:.30}')
-    if (size := len(listed) * math.prod(map(len, several.values())) * n) > MOST: raise MarsError(f'{where}: {size:,} combinations are too many; at most {MOST:,}')
+    if any(type(v) is not int or v < low for v, low in ((n, 1), (seed, 0))):
+        raise MarsError(f'{where}: random: n and seed must be whole numbers, not {n!r:.30} and {seed!r:.30}')
+    if (size := len(listed) * math.prod(map(len, several.values())) * n) > MOST:
+        raise MarsError(f'{where}: {size:,} combinations are too many; at most {MOST:,}')
     return [a | b | c for a, b, c in itertools.product(listed, grid(several), draws(n, seed, **random))]
 
 # %% ../nbs/11c_plan.ipynb #7a7fd333
 def plan(names, profile='', seeds=(), **fixed):
-    "The recipes of all runs of the sweeps `names`, in order. `profile` and `seeds`, where given, hold instead of what recipes and sweeps say, `fixed` fields for all. Raises `MarsError` before anything has run."
+    """The recipes of all runs of the sweeps `names`, in order. `profile` and `seeds`, where given, hold instead
+    of what recipes and sweeps say, `fixed` fields for all. Raises `MarsError` before anything has run."""
     found = {}
     for name in names:
         sweep = read(name)
@@ -89,7 +107,9 @@ def plan(names, profile='', seeds=(), **fixed):
         said = {p: dataclasses.asdict(recipes.load(p)) for p in sweep.recipes}
         for seed, p, more in itertools.product(each, sweep.recipes, sweep.overrides):
             for r in _with_members(recipes.make(said[p] | ({'profile': profile} if profile else {}) | seed | more | fixed, f'{name}: {p}')):
-                if (there := found.setdefault(runs.folder(r), r)).data != r.data: raise MarsError(f'{name}: {name_of(r)} on {there.data or "the usual data"} and on {r.data or "the usual data"} would lie in one folder, {runs.folder(r)}; name the files otherwise: what stands before the first _ or - counts')
+                if (there := found.setdefault(runs.folder(r), r)).data != r.data:
+                    raise MarsError(f'{name}: {name_of(r)} on {there.data or "the usual data"} and on {r.data or "the usual data"} would lie in one folder, '
+                        f'{runs.folder(r)}; name the files otherwise: what stands before the first _ or - counts')
     return list(found.values())
 
 def _with_members(recipe):
@@ -109,13 +129,16 @@ def other(recipe):
     "The fields of `recipe` that are not as in its row's file, as text; empty for a plain row."
     file = recipes.RECIPES/recipe.team/f'{recipe.row}.yml'
     own = recipes.load(file) if file.exists() else recipes.Recipe()
-    return ', '.join(f'{k} {getattr(recipe, k)}' for k in recipes.FIELDS if k not in ('team', 'row', 'note', 'seed', 'profile', 'out') and getattr(recipe, k) != getattr(own, k))
+    return ', '.join(f'{k} {getattr(recipe, k)}' for k in recipes.FIELDS if k not in ('team', 'row', 'note', 'seed', 'profile', 'out')
+        and getattr(recipe, k) != getattr(own, k))
 
 # %% ../nbs/11c_plan.ipynb #334d997d
 def done(recipe, sha256):
-    "The record of `recipe` on the data with the fingerprint `sha256`, if it is there; else None. A page that could not be finished, whose log still lies there, is to be made again; that of a record from elsewhere is not."
+    """The record of `recipe` on the data with the fingerprint `sha256`, if it is there; else None. A page that could
+    not be finished, whose log still lies there, is to be made again; that of a record from elsewhere is not."""
     record = runs.read(runs.folder(recipe))
-    return record if record and runs.is_of(record, recipe, sha256) and (recipe.seed or page.path(recipe).exists() or not (runs.workshop(recipe)/'failed.log').exists()) else None
+    return record if record and runs.is_of(record, recipe, sha256) and (recipe.seed or page.path(recipe).exists()
+        or not (runs.workshop(recipe)/'failed.log').exists()) else None
 
 def fingerprints(todo):
     "The fingerprint of the data of each of the recipes `todo`; every file is read once."
@@ -124,20 +147,26 @@ def fingerprints(todo):
 
 # %% ../nbs/11c_plan.ipynb #097d4782
 def again(record, out, file=''):
-    """The recipes that make the run of `record` once more, in the folder `out`; an ensemble comes after its members. Data are those of `file`, else those the record names, if they are here, else the usual ones.
-    Raises `MarsError` where the data are others, or where the recipe means something else today."""
+    """The recipes that make the run of `record` once more, in the folder `out`; an ensemble comes after
+    its members. Data are those of `file`, else those the record names, if they are here, else the usual
+    ones. Raises `MarsError` where the data are others, or where the recipe means something else today."""
     own = recipes.make(record['recipe'], 'recipe of the record')
     file = file or (own.data if Path(own.data).exists() else '')
     recipe = dataclasses.replace(own, data=file and str(Path(file).resolve()), out=str(out))
     then, now = [record['digest'], *(m['digest'] for m in record.get('members', []))], [recipes.digest(r) for r in (recipe, *recipes.members(recipe))]
-    if then != now: raise MarsError(f'the recipe means something else today, by its members, profile or defaults (fingerprint {now[0]}, then {then[0]}); use revision {record["environment"].get("revision")!r:.40}')
+    if then != now:
+        raise MarsError(f'the recipe means something else today, by its members, profile or defaults (fingerprint {now[0]}, then {then[0]}); use revision '
+            f'{record["environment"].get("revision")!r:.40}')
     have, want = fingerprints([recipe])[0], record['environment']['data_sha256']
-    if have != want: raise MarsError(f'{file or data.data_path() or "synthetic Mars"}: other data (sha256 {have[:12]}) than those of the record ({want[:12]}); name them with --data')
+    if have != want:
+        raise MarsError(f'{file or data.data_path() or "synthetic Mars"}: other data (sha256 {have[:12]}) than those of the record ({want[:12]}); name them '
+            f'with --data')
     return _with_members(recipe)
 
 # %% ../nbs/11c_plan.ipynb #f2e4474a
 def seconds(todo):
-    "Seconds of training to expect for each of the recipes `todo`: of earlier runs of that row, else the median of its suite; None where the suite has no records."
+    """Seconds of training to expect for each of the recipes `todo`: of earlier runs of
+    that row, else the median of its suite; None where the suite has no records."""
     known = {}
     for root in {runs.folder(r).parents[2] for r in todo}: known[root] = [(tuple(p.parts[-4:-2]), _cost(p)) for p in sorted(root.glob('*/*/*/record.json'))]
     def of(recipe):
@@ -161,11 +190,14 @@ def span(s):
     return f'{s:.0f} s' if s < 90 else f'{s / 60:.0f} min' if s < 5400 else f'{s / 3600:.1f} h'
 
 def preview(entries, at_once):
-    "The lines of a dry run: each of `entries`, that have a recipe, a record or none, and the seconds expected, in the order in which they would run, `at_once` side by side."
+    """The lines of a dry run: each of `entries`, that have a recipe, a record or none, and
+    the seconds expected, in the order in which they would run, `at_once` side by side."""
     lines = [_state(e) for e in entries]
     rest = [e.expected for e in entries if not (e.record or e.reason)]
-    known = f'about {span(sum(rest) / min(at_once, len(rest)))} of training, by records of the same suite' if rest and all(rest) else 'how long is not known: the suite has no records yet'
-    return [*lines, f'{sum(bool(e.record) for e in entries)} of {len(entries)} done' + (f'; {len(rest)} to run, {at_once} side by side: {known}' if rest else '')]
+    known = f'about {span(sum(rest) / min(at_once, len(rest)))} of training, by records of the same suite' if rest and all(
+        rest) else 'how long is not known: the suite has no records yet'
+    return [*lines, f'{sum(bool(e.record) for e in entries)} of {len(entries)} done' + (f'; {len(rest)} to run, {at_once} side by side: {known}' if rest
+        else '')]
 
 def _state(e):
     if e.record: return f'done       {called(e.recipe)}: {figures(e.record)}'

@@ -77,7 +77,8 @@ class Recipe:
 
 # %% ../nbs/11_recipes.ipynb #1bef1c6c
 class Profile(NamedTuple):
-    "What a machine can afford: channels of the first level at most (0: as reported), tile passes in all, and whether to compute in bfloat16 where that is faster."
+    """What a machine can afford: channels of the first level at most (0: as reported),
+    tile passes in all, and whether to compute in bfloat16 where that is faster."""
     width: int
     passes: int
     mixed: bool = True
@@ -87,7 +88,8 @@ PROFILES = {'quick': Profile(8, 3_000, mixed=False), 'survey': Profile(8, 20_000
 # %% ../nbs/11_recipes.ipynb #fb1d21c3
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
 NUMBERS = ('widths', 'class_weights', 'member_weights', 'deep')
-BOUNDS = (('val', lambda v: 0 < v < 1, 'above 0 and below 1'), ('test', lambda v: 0 < v < 1, 'above 0 and below 1'), ('share', lambda v: 0 < v <= 1, 'above 0 and at most 1'),
+BOUNDS = (('val', lambda v: 0 < v < 1, 'above 0 and below 1'), ('test', lambda v: 0 < v < 1, 'above 0 and below 1'),
+    ('share', lambda v: 0 < v <= 1, 'above 0 and at most 1'),
           ('lr', lambda v: v > 0, 'above 0'), ('ema', lambda v: 0 <= v < 1, 'from 0 to below 1'), ('weights_cap', lambda v: v >= 0, '0 or more'))
 NEEDS = {'weights_cap': 'weights_from', 'member_weights': 'members', 'consistency': 'ema'}
 WORDS = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', list: 'a list', dict: 'a mapping'}
@@ -99,9 +101,11 @@ def _checked(key, value, where):
     if kind is float and type(value) is int and abs(value) < 2**53: value = float(value)
     if type(value) is not kind: raise MarsError(f'{where}: {key} must be {WORDS[kind]}, not {value!r:.60}')
     if kind is int and not -1 <= value < 2**32: raise MarsError(f'{where}: {key} must be from 0 to {2**32 - 1:,}, not {value!r:.60}')
-    if kind is list and key in NUMBERS and any(type(v) not in (int, float) for v in value): raise MarsError(f'{where}: {key} must be a list of numbers, not {value!r:.60}')
+    if kind is list and key in NUMBERS and any(type(v) not in (int, float) for v in value):
+        raise MarsError(f'{where}: {key} must be a list of numbers, not {value!r:.60}')
     try: json.dumps(value, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError, RecursionError): raise MarsError(f'{where}: {key} may hold finite numbers, text, lists and mappings only, not {value!r:.60}') from None
+    except (TypeError, ValueError, RecursionError):
+        raise MarsError(f'{where}: {key} may hold finite numbers, text, lists and mappings only, not {value!r:.60}') from None
     return value
 
 # %% ../nbs/11_recipes.ipynb #5403dc17
@@ -115,10 +119,12 @@ def make(values, where='recipe'):
         if getattr(recipe, k) < 0: raise MarsError(f'{where}: {k} must not be negative')
     if '\0' in recipe.data + recipe.out: raise MarsError(f'{where}: data and out must be paths')
     if len(recipe.members) > 100: raise MarsError(f'{where}: {len(recipe.members):,} members are too many; at most 100')
-    if not recipe.widths or not all(type(w) is int and 0 < w <= 2**12 for w in recipe.widths): raise MarsError(f'{where}: widths must be whole numbers from 1 to {2**12}, not {recipe.widths!r:.60}')
+    if not recipe.widths or not all(type(w) is int and 0 < w <= 2**12 for w in recipe.widths):
+        raise MarsError(f'{where}: widths must be whole numbers from 1 to {2**12}, not {recipe.widths!r:.60}')
     if recipe.devices < 1 or recipe.batch % recipe.devices: raise MarsError(f'{where}: batch ({recipe.batch}) must be a multiple of devices ({recipe.devices})')
     if recipe.batch < 1: raise MarsError(f'{where}: batch must be at least 1')
-    if len(recipe.class_weights) != N_CLASSES or min(recipe.class_weights) < 0 or not any(recipe.class_weights): raise MarsError(f'{where}: class_weights must be {N_CLASSES} numbers from 0 up, not all of them 0')
+    if len(recipe.class_weights) != N_CLASSES or min(recipe.class_weights) < 0 or not any(recipe.class_weights):
+        raise MarsError(f'{where}: class_weights must be {N_CLASSES} numbers from 0 up, not all of them 0')
     _within(recipe, where)
     return recipe
 
@@ -137,7 +143,8 @@ def _weight(node, known):
     "The number of values in the YAML `node` with every alias written out; infinite where it holds itself."
     if node not in known:
         known[node] = math.inf
-        known[node] = 1 + sum(_weight(n, known) for part in (node.value if isinstance(node, yaml.CollectionNode) else ()) for n in (part if isinstance(part, tuple) else (part,)))
+        known[node] = 1 + sum(_weight(n, known) for part in (node.value if isinstance(node, yaml.CollectionNode) else ())
+            for n in (part if isinstance(part, tuple) else (part,)))
     return known[node]
 
 RECIPES = ROOT/'nbs'/'experiments'/'recipes'
@@ -168,14 +175,17 @@ def read_yaml(path):
 def load(path):
     "The `Recipe` in the YAML file at `path`. Raises `MarsError` also where one of those of the project is filed under another team or row than it names."
     recipe, home = make(read_yaml(path), str(path)), Path(path).resolve().parent
-    if home.parent == RECIPES and (recipe.team, recipe.row) != (home.name, Path(path).stem): raise MarsError(f'{path}: says team {recipe.team or "none"} and row {recipe.row or "none"}; write team: {home.name} and row: {Path(path).stem}, or file it otherwise')
+    if home.parent == RECIPES and (recipe.team, recipe.row) != (home.name, Path(path).stem):
+        raise MarsError(f'{path}: says team {recipe.team or "none"} and row {recipe.row or "none"}; write team: {home.name} and row: {Path(path).stem}, or '
+            f'file it otherwise')
     return recipe
 
 # %% ../nbs/11_recipes.ipynb #0e745c41
 _IPYTHON = {'In', 'Out', 'exit', 'quit', 'get_ipython', 'open'}
 
 def of(names):
-    "The `Recipe` in the namespace `names` of a notebook (its `globals()`), to be called before anything but the parameters and the import of `recipes`. Called there again, after a change, it looks at the same names."
+    """The `Recipe` in the namespace `names` of a notebook (its `globals()`), to be called before anything but the
+    parameters and the import of `recipes`. Called there again, after a change, it looks at the same names."""
     said = {k: v for k, v in names.items() if not k.startswith('_') and k not in _IPYTHON and not inspect.ismodule(v)}
     return make({k: said[k] for k in names.setdefault('_parameters', list(said)) if k in said}, 'parameters')
 
@@ -187,7 +197,8 @@ def differs(recipe):
 def files(recipe):
     "The fields of `recipe` that name files, with whole paths: for a process that works in another folder."
     whole = lambda path: str(Path(path).expanduser().resolve())
-    return {k: whole(v) for k in ('data', 'out') if (v := getattr(recipe, k))} | ({'clean': lists} if (lists := _lists(recipe.clean, whole)) != recipe.clean else {})
+    return {k: whole(v) for k in ('data', 'out') if (v := getattr(recipe, k))} | ({'clean': lists} if (lists := _lists(recipe.clean, whole)) != recipe.clean
+        else {})
 
 def _lists(clean, f):
     "The cleaning steps `clean` with f(path) for the path of each discard list."
@@ -197,7 +208,9 @@ def _lists(clean, f):
 def digest(recipe):
     "A short fingerprint of what is trained and how: everything but seed, data, note and place; of discard lists what they hold, not where."
     said = {k: v for k, v in differs(recipe).items() if k not in ('seed', 'data', 'note', 'out')} | {'afford': PROFILES[recipe.profile]}
-    if 'clean' in said: said['clean'] = _lists(recipe.clean, lambda path: hashlib.sha256(file.read_bytes()).hexdigest() if (file := Path(path).expanduser()).is_file() else path)
+    if 'clean' in said:
+        said['clean'] = _lists(recipe.clean, lambda path: hashlib.sha256(file.read_bytes()).hexdigest() if (file := Path(path).expanduser()).is_file()
+            else path)
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
 # %% ../nbs/11_recipes.ipynb #73e39029
@@ -259,7 +272,8 @@ def build(recipe, n_classes=N_CLASSES):
     from marsnb.models import all as models
     try: f = named(models, recipe.model, 'architecture')
     except MarsError as e: raise MarsError(f'{e} (one of your own is imported in nbs/06z_models.all.ipynb, and exported with nbdev_export)') from None
-    with _computing_in(precision(recipe)), _in_a_line(f'model {recipe.model} with {recipe.model_args!r:.80}'): net = f((*TILE, 1), n_classes, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
+    with _computing_in(precision(recipe)), _in_a_line(f'model {recipe.model} with {recipe.model_args!r:.80}'):
+        net = f((*TILE, 1), n_classes, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
     return _trainable(net, f'model {recipe.model}', n_classes)
 
 def _trainable(net, what, n_classes):
@@ -267,8 +281,10 @@ def _trainable(net, what, n_classes):
     import keras
     from marsnb import netfile
     if not isinstance(net, keras.Model): raise MarsError(f'{what}: gives no keras.Model; write @architecture above it')
-    if net.outputs[0].shape[1:] != (*TILE, n_classes): raise MarsError(f'{what}: gives {net.outputs[0].shape[1:]}, but {(*TILE, n_classes)} is expected, a logit of each class for each pixel')
-    if own := [l.name for l in net.layers if isinstance(l, keras.layers.Lambda)]: raise MarsError(f'{what}: {own[0]} is a Lambda layer, which no file may hold; use functions of keras.ops')
+    if net.outputs[0].shape[1:] != (*TILE, n_classes):
+        raise MarsError(f'{what}: gives {net.outputs[0].shape[1:]}, but {(*TILE, n_classes)} is expected, a logit of each class for each pixel')
+    if own := [l.name for l in net.layers if isinstance(l, keras.layers.Lambda)]:
+        raise MarsError(f'{what}: {own[0]} is a Lambda layer, which no file may hold; use functions of keras.ops')
     try: netfile.described(net.get_config())
     except MarsError as e: raise MarsError(f'{what}: {e}, so its file could not be opened again; use layers of Keras and functions of keras.ops') from None
     return net
@@ -279,7 +295,8 @@ def _in_a_line(what):
     "What an argument of the wrong kind raises within is a `MarsError` that says `what`."
     try: yield
     except MarsError: raise
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError, ZeroDivisionError) as e: raise MarsError(f'{what}: {" ".join(str(e).split())[:160]}') from None
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError, ZeroDivisionError) as e:
+        raise MarsError(f'{what}: {" ".join(str(e).split())[:160]}') from None
 
 @contextlib.contextmanager
 def _computing_in(policy):
@@ -292,7 +309,8 @@ def _computing_in(policy):
 
 # %% ../nbs/11_recipes.ipynb #bcec8d38
 def class_weights(recipe, masks):
-    "The class weights (n_classes,) that `recipe` starts with: its own, or from the training `masks` (n, h, w), capped. Where they will follow the validation, background counts from the start as it will then."
+    """The class weights (n_classes,) that `recipe` starts with: its own, or from the training `masks` (n, h,
+    w), capped. Where they will follow the validation, background counts from the start as it will then."""
     from marsnb import losses
     w = pick(losses.FROM_MASKS, recipe.weights_from, 'weights_from')(masks) if recipe.weights_from else np.asarray(recipe.class_weights, 'float32')
     if recipe.weights_cap: w = losses.capped(w, recipe.weights_cap)
@@ -302,7 +320,8 @@ def class_weights(recipe, masks):
 def loss(recipe, weights=None):
     "The loss of `recipe`: f(masks, logits or a list of them) -> scalar; `weights`: class weights, or a variable of them, instead of the recipe's."
     from marsnb import losses
-    with _in_a_line('losses'): return losses.deep(losses.mix(recipe.losses, recipe.loss_args, recipe.class_weights if weights is None else weights), recipe.deep or None)
+    with _in_a_line('losses'):
+        return losses.deep(losses.mix(recipe.losses, recipe.loss_args, recipe.class_weights if weights is None else weights), recipe.deep or None)
 
 def augmentation(recipe):
     "The augmentation of `recipe`, or None where it has none: maps a dict of images and segmentation_masks, seeded by the recipe's seed."
@@ -312,13 +331,15 @@ def augmentation(recipe):
 
 # %% ../nbs/11_recipes.ipynb #53aa9727
 def _steps(entries, known, given, what, key=''):
-    "Each of `entries`, a name or {name: arguments}, as that function among `known` with its arguments; it will be called with `given` more. `key`: the field of recipes that holds the arguments of the one function there is."
+    """Each of `entries`, a name or {name: arguments}, as that function among `known` with its arguments; it will be
+    called with `given` more. `key`: the field of recipes that holds the arguments of the one function there is."""
     for e in entries:
         (name, args), = e.items() if isinstance(e, dict) and len(e) == 1 else [(str(e), None)]
         f, args = pick(known, name, what), args or {}
         own = list(inspect.signature(f).parameters.values())[given:]
         for k in args:
-            if k not in {p.name for p in own}: raise MarsError(f'{what} {name}: no argument {k!r:.60}; did you mean {nearest(k, [p.name for p in own] or ["none"])}?')
+            if k not in {p.name for p in own}:
+                raise MarsError(f'{what} {name}: no argument {k!r:.60}; did you mean {nearest(k, [p.name for p in own] or ["none"])}?')
         for p in own:
             if p.default is p.empty and p.name not in args: raise MarsError(f'{what} {name}: {p.name} is missing; write {key or name}: {{{p.name}: ...}}')
         yield functools.partial(f, **args)
@@ -342,21 +363,26 @@ def trains(recipe):
     return not recipe.members or bool(recipe.pseudo)
 
 def members(recipe, above=()):
-    "The recipes of the members of the ensemble `recipe`: same data, split, profile and place, and its `epochs` and `width` where it says them and has no use for them itself. Raises `MarsError` where one is missing or contains itself."
+    """The recipes of the members of the ensemble `recipe`: same data, split, profile and place, and its `epochs` and `width`
+    where it says them and has no use for them itself. Raises `MarsError` where one is missing or contains itself."""
     out, said = [], {} if trains(recipe) else {k: v for k in ('epochs', 'width') if (v := getattr(recipe, k))}
     for entry in recipe.members:
         entry = entry if isinstance(entry, dict) else {'recipe': entry}
         name = str(entry.get('recipe'))
-        if set(entry) - {'recipe', 'seed'} or not re.fullmatch(r'[a-z0-9_]+/[a-z0-9_]+', name): raise MarsError(f'members: {entry!r:.80}; write team/row or {{recipe: team/row, seed: 1}}')
+        if set(entry) - {'recipe', 'seed'} or not re.fullmatch(r'[a-z0-9_]+/[a-z0-9_]+', name):
+            raise MarsError(f'members: {entry!r:.80}; write team/row or {{recipe: team/row, seed: 1}}')
         if name in above: raise MarsError(f'members: {name} is a member of itself')
-        same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out', 'val', 'test')} | {'seed': entry.get('seed', recipe.seed), 'split': _split(recipe)} | said
+        same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out', 'val', 'test')} | {'seed': entry.get('seed', recipe.seed),
+            'split': _split(recipe)} | said
         out.append(make(dataclasses.asdict(load(RECIPES/f'{name}.yml')) | same | ({'split': -1} if same['seed'] == same['split'] else {}), name))
         members(out[-1], (*above, name))
     return out
 
 # %% ../nbs/11_recipes.ipynb #ad242d38
 class Prepared(NamedTuple):
-    "What a recipe trains on: the `tiles` as read, their `parts` and `groups` (n,), rover stops or, where these are not known, what the pixels tell of them; `images` and `masks` (uint8, (n, h, w)), which begin with those of `tiles`; `ids`, the training tiles with repeats."
+    """What a recipe trains on: the `tiles` as read, their `parts` and `groups` (n,), rover stops
+    or, where these are not known, what the pixels tell of them; `images` and `masks` (uint8, (n,
+    h, w)), which begin with those of `tiles`; `ids`, the training tiles with repeats."""
     tiles: object
     parts: object
     groups: np.ndarray
@@ -386,7 +412,8 @@ def _parts(recipe, tiles, groups, steps):
 
 # %% ../nbs/11_recipes.ipynb #a772920c
 def _check_training(recipe):
-    "Raises `MarsError` where what steers the training of `recipe`, or what is done with its network, is not known or does not work on an empty tile: before hours are spent."
+    """Raises `MarsError` where what steers the training of `recipe`, or what is done with
+    its network, is not known or does not work on an empty tile: before hours are spent."""
     from marsnb import augment, losses, train
     _within(recipe)
     empty = np.zeros((1, *TILE, 1), np.float32)
@@ -395,7 +422,8 @@ def _check_training(recipe):
     with _in_a_line('post'):
         for f in post(recipe): f(np.zeros((1, *TILE), np.uint8), empty[..., 0])
     precision(recipe), pretraining(recipe), pseudo(recipe)
-    if recipe.member_weights and (len(recipe.member_weights) != len(recipe.members) or min(recipe.member_weights) < 0 or not any(recipe.member_weights)): raise MarsError(f'member_weights: {len(recipe.members)} numbers from 0 up are expected, one a member, not {recipe.member_weights!r:.60}')
+    if recipe.member_weights and (len(recipe.member_weights) != len(recipe.members) or min(recipe.member_weights) < 0 or not any(recipe.member_weights)):
+        raise MarsError(f'member_weights: {len(recipe.members)} numbers from 0 up are expected, one a member, not {recipe.member_weights!r:.60}')
     if not trains(recipe): return
     with _in_a_line('losses'): value = loss(recipe)(np.ones((1, *TILE), np.uint8), np.zeros((1, *TILE, N_CLASSES), np.float32))
     if tuple(value.shape): raise MarsError(f'losses: a number is expected of {list(recipe.losses)!r:.80}, not an array {tuple(value.shape)}')
@@ -406,18 +434,21 @@ def _check_training(recipe):
     for what in (recipe.monitor, *(d['monitor'] for d in (recipe.reduce, recipe.stop) if 'monitor' in d)):
         if what not in train.MONITORS: raise MarsError(f'monitor: unknown figure {what!r:.60}; did you mean {nearest(str(what), train.MONITORS)}?')
     schedule = pick(train.SCHEDULES, recipe.schedule, 'schedule')
-    for key, f, args, given in (('reduce', train.plateau, recipe.reduce, 1), ('stop', train.early, recipe.stop, 1), ('adaptive', losses.adaptive, recipe.adaptive, 1), ('schedule_args of', schedule, recipe.schedule_args, 2)):
+    for key, f, args, given in (('reduce', train.plateau, recipe.reduce, 1), ('stop', train.early, recipe.stop, 1),
+            ('adaptive', losses.adaptive, recipe.adaptive, 1), ('schedule_args of', schedule, recipe.schedule_args, 2)):
         if args or key == 'schedule_args of': list(_steps([{f.__name__: args}], (f,), given, key, key.partition(' ')[0]))
     for key in 'reduce', 'stop', 'adaptive', 'schedule_args':
         for k, v in getattr(recipe, key).items():
             if k != 'monitor' and type(v) not in (int, float): raise MarsError(f'{key}: {k} must be a number, not {v!r:.60}')
             if (k in ('patience', 'cycles') or (key, k) == ('adaptive', 'alpha')) and v <= 0: raise MarsError(f'{key}: {k} must be above 0, not {v!r:.60}')
     train._steady(recipe.reduce, schedule)
-    if unknown := set(recipe.consistency) - {'augment', 'weight', 'confidence'}: raise MarsError(f'consistency: augment, weight and confidence are known, not {min(unknown)!r:.60}')
+    if unknown := set(recipe.consistency) - {'augment', 'weight', 'confidence'}:
+        raise MarsError(f'consistency: augment, weight and confidence are known, not {min(unknown)!r:.60}')
 
 # %% ../nbs/11_recipes.ipynb #ccbfeb34
 def prepare(recipe):
-    "The `Prepared` of `recipe`: tiles cleaned and split, training masks refined, training tiles enlarged or drawn from, no more of them than training will show. Raises `MarsError` for anything in the recipe that training would trip over later."
+    """The `Prepared` of `recipe`: tiles cleaned and split, training masks refined, training tiles enlarged or drawn from, no
+    more of them than training will show. Raises `MarsError` for anything in the recipe that training would trip over later."""
     from marsnb import balance, clean, data, splits
     _check_training(recipe)
     cleaning = list(_steps(recipe.clean, clean.STEPS, 3, 'cleaning step'))
@@ -434,21 +465,26 @@ def prepare(recipe):
 
 # %% ../nbs/11_recipes.ipynb #f22fb4e8
 def epochs(recipe, n_train):
-    "Epochs to train on `n_train` tiles: as the recipe says, else as many as the profile's tile passes allow; unlabelled tiles count as well, and each of two trainings has half, pre-training its share; what the members of an ensemble took counts as theirs."
+    """Epochs to train on `n_train` tiles: as the recipe says, else as many as the profile's tile passes allow; unlabelled tiles count
+    as well, and each of two trainings has half, pre-training its share; what the members of an ensemble took counts as theirs."""
     passes = PROFILES[recipe.profile].passes / (2 if recipe.consistency or recipe.pseudo and not recipe.members else 1)
     return recipe.epochs or max(round(passes * (1 - pretraining(recipe)['share']) / n_train), 1)
 
 def pseudo(recipe):
-    "How `recipe` labels unlabelled tiles and learns from them, defaults filled in: the least sure share of each class to `drop`, and the `share` of such tiles for each labelled one."
+    """How `recipe` labels unlabelled tiles and learns from them, defaults filled in: the least
+    sure share of each class to `drop`, and the `share` of such tiles for each labelled one."""
     about = {'drop': .2, 'share': 1.} | recipe.pseudo
     if set(about) != {'drop', 'share'}: raise MarsError(f'pseudo: drop and share are known, not {list(recipe.pseudo)!r:.80}')
-    if any(type(v) not in (int, float) for v in about.values()) or not 0 <= about['drop'] < 1 or about['share'] <= 0: raise MarsError(f'pseudo: drop must be from 0 to below 1 and share above 0, not {recipe.pseudo!r:.80}')
-    if recipe.pseudo and about['drop'] and not recipe.weights_from and recipe.class_weights[0]: raise MarsError('pseudo: what is dropped is marked as background, which would be learned; set the first of class_weights to 0, or drop to 0')
+    if any(type(v) not in (int, float) for v in about.values()) or not 0 <= about['drop'] < 1 or about['share'] <= 0:
+        raise MarsError(f'pseudo: drop must be from 0 to below 1 and share above 0, not {recipe.pseudo!r:.80}')
+    if recipe.pseudo and about['drop'] and not recipe.weights_from and recipe.class_weights[0]:
+        raise MarsError('pseudo: what is dropped is marked as background, which would be learned; set the first of class_weights to 0, or drop to 0')
     return about
 
 def pretraining(recipe):
     "How `recipe` pre-trains, defaults filled in: the `share` of the tile passes (0: none) and what hides and changes the tiles, `augment`."
     if not recipe.pretrain: return {'share': 0.}
     about = {'share': .5, 'augment': {'hide': .6}} | recipe.pretrain
-    if set(about) != {'share', 'augment'} or type(about['share']) is not float or not 0 < about['share'] < 1: raise MarsError(f'pretrain: share, between 0 and 1, and augment are known, not {recipe.pretrain!r:.80}')
+    if set(about) != {'share', 'augment'} or type(about['share']) is not float or not 0 < about['share'] < 1:
+        raise MarsError(f'pretrain: share, between 0 and 1, and augment are known, not {recipe.pretrain!r:.80}')
     return about

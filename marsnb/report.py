@@ -24,7 +24,8 @@ from .core import CLASSES, MarsError, PALETTE, ROOT, show_tiles
 from .metrics import PER_CLASS, SUMMARY
 
 # %% ../nbs/12_report.ipynb #e061aa78
-TEAMS = {'cortex_creators': 'Cortex Creators', 'los_pinguinos': 'Los Pinguinos', 'aaa000': 'aaa000', 'sofarsogood': 'SoFarSoGood', 'hendrix': 'Hendrix', 'beyond': 'Beyond the reports'}
+TEAMS = {'cortex_creators': 'Cortex Creators', 'los_pinguinos': 'Los Pinguinos', 'aaa000': 'aaa000', 'sofarsogood': 'SoFarSoGood', 'hendrix': 'Hendrix',
+    'beyond': 'Beyond the reports'}
 
 def title(team, row):
     "How a row is called in the report."
@@ -48,7 +49,8 @@ def describe(suite):
     "A sentence on the data of `suite` (or of its first word alone), to stand wherever its figures stand."
     data, _, profile = suite.partition('-')
     what = {'synthetic': 'Made-up terrain of the same layout as the course\'s file: it shows that everything works, not how well a system does on Mars.',
-            'ai4mars': 'Real terrain (AI4Mars), in place of the course\'s file, which is not published: the figures compare systems trained here and are no leaderboard scores.',
+            'ai4mars': 'Real terrain (AI4Mars), in place of the course\'s file, which is not published: the figures compare systems trained here and are no '
+            'leaderboard scores.',
             'mars': 'The course\'s own file.'}.get(data, f'The data file {data}.')
     return ' '.join(filter(None, (what, afforded(profile), 'That is far too short to judge by.' if profile == 'quick' else '')))
 
@@ -56,7 +58,8 @@ def afforded(profile):
     "A sentence on what each run is given in `profile`: tile passes and widths; nothing of a profile that is not known."
     if profile not in recipes.PROFILES: return ''
     p = recipes.PROFILES[profile]
-    wide = f'and networks that begin with more than {p.width} channels are narrowed in proportion, so that the first level has {p.width}' if p.width else 'and networks are as wide as reported'
+    wide = (f'and networks that begin with more than {p.width} channels are narrowed in proportion, so that the first level has {p.width}' if p.width
+        else 'and networks are as wide as reported')
     return f'In profile {profile} each run sees about {p.passes:,} tiles in training (a tile counts each time it is seen), {wide}.'
 
 def on_mars(suite):
@@ -71,13 +74,15 @@ def _cell(tag, value, form, kind=''):
     return f'<{tag}{kind}>{text}</{tag.split()[0]}>'
 
 def tidy(table, **formats):
-    "`table` for a page: whole numbers with separators, others with three digits unless `formats` says otherwise for a column (a form, or a function of the value, which is asked of gaps, too), gaps empty; everything escaped. It can be sorted and filtered in the report."
+    """`table` for a page: whole numbers with separators, others with three digits unless `formats` says otherwise for a column (a form, or
+    a function of the value, which is asked of gaps, too), gaps empty; everything escaped. It can be sorted and filtered in the report."""
     numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in table.dtypes]
     forms = [formats.get(c, ('{:,}' if pd.api.types.is_integer_dtype(t) else '{:.3f}') if n else '{}') for c, t, n in zip(table, table.dtypes, numeric)]
     kinds = [' class="number"' * n for n in numeric]
     index = not isinstance(table.index, pd.RangeIndex)
     head = [_cell('th scope="col"', table.index.name or '', '{}')] * index + [_cell('th scope="col"', c, '{}', k) for c, k in zip(table, kinds)]
-    rows = ([_cell('th scope="row"', i, '{}')] * index + [_cell('td', *v) for v in zip(row, forms, kinds)] for i, row in zip(table.index, table.itertuples(index=False, name=None)))
+    rows = ([_cell('th scope="row"', i, '{}')] * index + [_cell('td', *v) for v in zip(row, forms, kinds)] for i,
+        row in zip(table.index, table.itertuples(index=False, name=None)))
     body = '\n'.join(f'<tr>{"".join(r)}</tr>' for r in rows)
     return HTML(f'<table class="dataframe">\n<thead><tr>{"".join(head)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>')
 
@@ -98,7 +103,8 @@ def shares(masks):
 def figures(judged, part):
     "The figures of one `part` of a record as flat numbers, nan where a class cannot be judged, and the confusion matrix."
     flat = {f'{part} {f.__name__}': float(judged[f.__name__]) for f in SUMMARY}
-    flat |= {f'{part} {f.__name__} {c}': float('nan' if v is None else v) for f in PER_CLASS for c, v in list(zip(CLASSES, judged[f.__name__], strict=True))[1:]}
+    flat |= {f'{part} {f.__name__} {c}': float('nan' if v is None else v) for f in PER_CLASS for c,
+        v in list(zip(CLASSES, judged[f.__name__], strict=True))[1:]}
     return flat | {f'{part} confusion': np.array(judged['confusion'], int).reshape(len(CLASSES), len(CLASSES))}
 
 def flat(path):
@@ -106,11 +112,14 @@ def flat(path):
     record, (suite, team, row, seed) = runs.read(path), Path(path).parts[-4:]
     try:
         result, environment = record['result'], record['environment']
-        values = {'suite': suite, 'team': team, 'row': row, 'seed': int(seed), 'digest': str(record['digest'])} | figures(result['val'], 'val') | figures(result['test'], 'test')
-        values |= {'epochs': int(result['epochs']), 'best epoch': int(result['best_epoch'])} | {f'{p} tiles': int(n) for p, n in record['parts'].items() if p in ('train', 'val', 'test')}
+        values = {'suite': suite, 'team': team, 'row': row, 'seed': int(seed), 'digest': str(record['digest'])} | figures(result['val'],
+            'val') | figures(result['test'], 'test')
+        values |= {'epochs': int(result['epochs']), 'best epoch': int(result['best_epoch'])} | {f'{p} tiles': int(n) for p, n in record['parts'].items()
+            if p in ('train', 'val', 'test')}
         values |= {k: float(record['cost'][k]) for k in ('parameters', 'passes', 'seconds', 'tiles_per_second', 'memory_mb')}
         return values | {k: str(environment[k] or '') for k in ('backend', 'device', 'revision', 'data_sha256')} | {'path': Path(path)}
-    except (KeyError, TypeError, ValueError, AttributeError) as e: raise MarsError(f'{path}/record.json: not a whole record ({type(e).__name__} {str(e)[:80]}); remove it and run again') from None
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise MarsError(f'{path}/record.json: not a whole record ({type(e).__name__} {str(e)[:80]}); remove it and run again') from None
 
 # %% ../nbs/12_report.ipynb #f8153c81
 VARIANT = r'(.+)-[0-9a-f]{8}'  # the name of a row whose recipe was changed
@@ -124,12 +133,14 @@ def profile_of(suite):
     return suite.partition('-')[2]
 
 def records(*roots):
-    "All records below `roots` (default: those of the book, then the quick ones) as one table, a row a run; suites of real data in a full profile first, of these those of the data at hand, those with most rows before others."
+    """All records below `roots` (default: those of the book, then the quick ones) as one table, a row a run; suites
+    of real data in a full profile first, of these those of the data at hand, those with most rows before others."""
     found = [flat(path.parent) for root in roots or (runs.BOOK_RUNS, runs.RUNS) for path in sorted(Path(root).glob('*/*/*/*/record.json'))]
     table = pd.DataFrame(found, columns=list(found[0]) if found else ['suite', 'team', 'row', 'seed', 'path'])
     table = table.astype({c: int for c in ('parameters', 'passes') if c in table})
     rows = table[~table.row.str.fullmatch(VARIANT).astype(bool)].drop_duplicates(['suite', 'team', 'row']).suite.value_counts()
-    first = pd.DataFrame({'late': ~table.suite.map(on_mars).astype(bool), 'other': table.suite.map(data_of) != data_of(runs.suite(recipes.Recipe())), 'few': -table.suite.map(rows).fillna(0)})
+    first = pd.DataFrame({'late': ~table.suite.map(on_mars).astype(bool), 'other': table.suite.map(data_of) != data_of(runs.suite(recipes.Recipe())),
+        'few': -table.suite.map(rows).fillna(0)})
     table = table.join(first).sort_values([*first, 'suite', 'team', 'row', 'seed'], kind='stable', ignore_index=True)
     return table.drop(columns=list(first)).drop_duplicates(['suite', 'team', 'row', 'seed'], ignore_index=True)
 
@@ -139,7 +150,8 @@ def suites(records):
     return list(records.suite.unique())
 
 def main(records):
-    "Those of `records` that belong to the first suite and, where there are such, to rows as their recipes say: what the report is about. Of several data files, that of most runs; of several versions of a row's recipe, that of most seeds."
+    """Those of `records` that belong to the first suite and, where there are such, to rows as their recipes say: what the
+    report is about. Of several data files, that of most runs; of several versions of a row's recipe, that of most seeds."""
     first = records[records.suite == suites(records)[0]]
     rows = first[~first.row.str.fullmatch(VARIANT)]
     rows = rows if len(rows) else first
@@ -159,7 +171,8 @@ def as_trained(recipe):
     return {**recipe, 'widths': recipes.widths(made)} if recipes.trains(made) else recipe
 
 def changed(record, base):
-    "What was trained otherwise in `record` than in the record `base`: {field, or field and key: (new, old)}; widths are those of the networks, not those that were written."
+    """What was trained otherwise in `record` than in the record `base`: {field, or field
+    and key: (new, old)}; widths are those of the networks, not those that were written."""
     new, old = (_flat({**vars(recipes.Recipe()), **as_trained(r['recipe'])}) for r in (record, base))
     return {k: (new.get(k), old.get(k)) for k in {**old, **new} if k not in ('seed', 'out', 'data', 'note', 'width') and new.get(k) != old.get(k)}
 
@@ -167,10 +180,15 @@ def _flat(recipe):
     return {' '.join(filter(None, (k, j))): v for k, value in recipe.items() for j, v in (value.items() if isinstance(value, dict) else [('', value)])}
 
 # %% ../nbs/12_report.ipynb #6db189de
-CALLED = {'model': 'network', 'widths': 'channels', 'model_args patch': 'reduction of the finest maps', 'model_args bridge': 'context at the coarsest level', 'balance oversample': 'rocky tiles drawn more often', 'class_weights': 'class weights', 'predict_background': 'background may be predicted',
-          'losses ce': 'cross-entropy', 'losses focal': 'focal loss', 'losses lovasz': 'Lovász loss', 'losses dice': 'Dice loss', 'augment rock_cutmix': 'CutMix around big rocks', 'augment cutmix': 'CutMix', 'augment flips': 'flips', 'augment horizontal_flip': 'flips left to right', 'augment cyclic_shift': 'cyclic shifts',
-          'augment rock_paste': 'pasted rocks', 'optimizer': 'optimiser', 'lr': 'learning rate', 'schedule': 'course of the learning rate', 'ema': 'mean of the weights', 'pretrain share': 'pre-training on hidden parts', 'pretrain augment': 'what pre-training hides',
-          'consistency confidence': 'mean teacher on unlabelled tiles', 'consistency augment': 'augmentation of unlabelled tiles', 'pseudo drop': 'least sure pseudo-labels dropped', 'pseudo share': 'pseudo-labels', 'tta': 'views that are averaged'}
+CALLED = {'model': 'network', 'widths': 'channels', 'model_args patch': 'reduction of the finest maps', 'model_args bridge': 'context at the coarsest level',
+    'balance oversample': 'rocky tiles drawn more often', 'class_weights': 'class weights', 'predict_background': 'background may be predicted',
+          'losses ce': 'cross-entropy', 'losses focal': 'focal loss', 'losses lovasz': 'Lovász loss', 'losses dice': 'Dice loss',
+          'augment rock_cutmix': 'CutMix around big rocks', 'augment cutmix': 'CutMix', 'augment flips': 'flips',
+          'augment horizontal_flip': 'flips left to right', 'augment cyclic_shift': 'cyclic shifts',
+          'augment rock_paste': 'pasted rocks', 'optimizer': 'optimiser', 'lr': 'learning rate', 'schedule': 'course of the learning rate',
+          'ema': 'mean of the weights', 'pretrain share': 'pre-training on hidden parts', 'pretrain augment': 'what pre-training hides',
+          'consistency confidence': 'mean teacher on unlabelled tiles', 'consistency augment': 'augmentation of unlabelled tiles',
+          'pseudo drop': 'least sure pseudo-labels dropped', 'pseudo share': 'pseudo-labels', 'tta': 'views that are averaged'}
 
 def worded(key, new, old):
     "A change of the field `key` (as `changed` has it) in words: with, without, or one instead of the other."
@@ -183,10 +201,12 @@ def change(record, base):
     return ', '.join(worded(k, new, old) for k, (new, old) in sorted(changed(record, base).items(), key=lambda c: c[0].startswith(('widths', 'model_args'))))
 
 def variant(run, records):
-    "The name of the row of `run`, a row of the table `records`: of one whose recipe was changed, the row and what was changed against the record of the row as it is, where that is there, else against its recipe."
+    """The name of the row of `run`, a row of the table `records`: of one whose recipe was changed, the row and
+    what was changed against the record of the row as it is, where that is there, else against its recipe."""
     base = re.fullmatch(VARIANT, run.row)
     if not base: return run.row.replace('_', ' ')
-    own, said, file = records[(records.suite == run.suite) & (records.team == run.team) & (records.row == base[1])], runs.read(run.path), recipe_file(run.team, base[1])
+    own, said, file = records[(records.suite == run.suite) & (records.team == run.team) & (records.row == base[1])], runs.read(run.path), recipe_file(run.team,
+        base[1])
     if len(own): before = runs.read(own.path.iloc[0])
     elif file: before = {'recipe': {**vars(recipes.load(file)), 'profile': said['recipe'].get('profile', recipes.Recipe().profile)}}
     else: return run.row.replace('_', ' ')
@@ -212,7 +232,8 @@ def recipe_file(team, row):
     return file if re.fullmatch('[a-z0-9_]+/[a-z0-9_]+', f'{team}/{row}') and file.exists() else None
 
 def command(r):
-    "The command that makes the run `r`, a row of the table of records, again: `train` where it is a row's recipe as it stands now, else `reproduce`, which takes everything from the record."
+    """The command that makes the run `r`, a row of the table of records, again: `train` where it is
+    a row's recipe as it stands now, else `reproduce`, which takes everything from the record."""
     data, _, profile = r.suite.partition('-')
     own = f' --profile {profile}' + (f' --seed {r.seed}' if r.seed else '')
     file = recipe_file(r.team, r.row)
@@ -223,11 +244,13 @@ def command(r):
 def commands(records):
     "The command that makes each of `records` again, and how long it took on which device, from which revision."
     revision = [v.removesuffix('-dirty') + ' with changes' * v.endswith('-dirty') for v in records.revision]
-    return pd.DataFrame({'suite': records.suite, 'command': [command(r) for r in records.itertuples()], 'minutes': records.seconds / 60, 'device': records.device, 'revision': revision})
+    return pd.DataFrame({'suite': records.suite, 'command': [command(r) for r in records.itertuples()], 'minutes': records.seconds / 60,
+        'device': records.device, 'revision': revision})
 
 def versions(records):
     "Which versions of the packages each suite of `records` was made with."
-    each = [{'suite': r.suite, 'backend': r.backend} | {str(k): str(v) for k, v in dict(runs.read(r.path)['environment']['packages']).items()} for r in records.itertuples()]
+    each = [{'suite': r.suite, 'backend': r.backend} | {str(k): str(v) for k, v in dict(runs.read(r.path)['environment']['packages']).items()}
+        for r in records.itertuples()]
     return pd.DataFrame(each).fillna('').drop_duplicates(ignore_index=True)
 
 def licences(lock=ROOT/'requirements.lock'):
@@ -244,7 +267,8 @@ def _licence(name):
 
 # %% ../nbs/12_report.ipynb #41fd2aea
 def remarks(record):
-    "Why the settings of `record` are what they are, as the comments in its row's recipe have it: where a report says so, what is our choice. {setting: remark}, of those that are still the same there; under '' what it says of itself."
+    """Why the settings of `record` are what they are, as the comments in its row's recipe have it: where a report says
+    so, what is our choice. {setting: remark}, of those that are still the same there; under '' what it says of itself."""
     if not (file := recipe_file(str(record.get('team')), str(record.get('row')))): return {}
     found, key, now = {}, '', vars(recipes.load(file))
     for line in file.read_text(encoding='utf-8').splitlines():
@@ -253,7 +277,8 @@ def remarks(record):
     return {k: '; '.join(v) for k, v in found.items() if not k or record['recipe'].get(k, vars(recipes.Recipe())[k]) == now[k]}
 
 def settings(record):
-    "What the recipe of `record` says beyond the defaults, as a table, with its `remarks`; widths as trained, with those that were written where the profile narrowed them."
+    """What the recipe of `record` says beyond the defaults, as a table, with its `remarks`;
+    widths as trained, with those that were written where the profile narrowed them."""
     said = {k: v for k, v in record['recipe'].items() if k not in ('team', 'row', 'note', 'data', 'out', 'seed')}
     written, trained = said.get('widths', recipes.Recipe().widths), as_trained(record['recipe']).get('widths')
     if trained and trained != written: said['widths'] = f'{trained}, narrowed from {written}'
@@ -262,7 +287,8 @@ def settings(record):
 
 def training(run):
     "A sentence on what the training of `run`, a row of the table of records, took."
-    return (f"{run.parameters:,} parameters; {run.epochs} epochs of {run['train tiles']:,} tiles in {run.seconds:,.0f} s ({run.tiles_per_second:,.0f} tiles a second, {run.memory_mb:,.0f} MB) on {plain(run.device)}, {plain(run.backend)} backend. "
+    return (f"{run.parameters:,} parameters; {run.epochs} epochs of {run['train tiles']:,} tiles in {run.seconds:,.0f} s ({run.tiles_per_second:,.0f} tiles a "
+        f"second, {run.memory_mb:,.0f} MB) on {plain(run.device)}, {plain(run.backend)} backend. "
             f"The weights kept are those of epoch {run['best epoch']}.")
 
 def parts(run):
@@ -275,8 +301,11 @@ def besides(record):
     result, said = record['result'], [tidy(pd.DataFrame(record['members']))] if 'members' in record else []
     if 'temperature' in result:
         ece = result['ece']
-        said.append(Markdown(f"Divided by the temperature {result['temperature']:.2f}, found on val, the calibration error on test goes from {ece['before']:.3f} to {ece['after']:.3f}."))
-    if 'thresholds' in result: said.append(Markdown('Thresholds found on val, by which probabilities are divided: ' + ', '.join(f'{name} {t:.2f}' for name, t in zip(CLASSES, result['thresholds'])) + '.'))
+        said.append(Markdown(f"Divided by the temperature {result['temperature']:.2f}, found on val, the calibration error on test goes from "
+            f"{ece['before']:.3f} to {ece['after']:.3f}."))
+    if 'thresholds' in result:
+        said.append(Markdown('Thresholds found on val, by which probabilities are divided: ' + ', '.join(f'{name} {t:.2f}' for name,
+            t in zip(CLASSES, result['thresholds'])) + '.'))
     return said
 
 # %% ../nbs/12_report.ipynb #f6afc181
@@ -284,12 +313,15 @@ def plot_history(history, monitor='val_miou', best=None):
     "Loss and miou by epoch, training and validation, with the epoch `best` marked, by default the best by `monitor`. `history`: the table of history.csv."
     if best is None: from marsnb.train import best_epoch
     best = best_epoch(history.to_dict('records'), monitor) if best is None else best - 1
-    fig, axs = plt.subplots(1, 2, figsize=(9, 2.8), gridspec_kw={'left': .06, 'right': .99, 'bottom': .18, 'top': .9})  # no layout to compute: it is drawn for every row
+    # no layout to compute: it is drawn for every row
+    fig, axs = plt.subplots(1, 2, figsize=(9, 2.8), gridspec_kw={'left': .06, 'right': .99, 'bottom': .18, 'top': .9})
     for ax, name in zip(axs, ('loss', 'miou')):
-        for key, label, colour in ((name, 'training', '#777777'), (f'val_{name}', 'validation', PALETTE[2])): ax.plot(history.epoch, history[key], label=label, color=colour, marker='' if len(history) > 1 else '.')
+        for key, label, colour in ((name, 'training', '#777777'), (f'val_{name}', 'validation', PALETTE[2])):
+            ax.plot(history.epoch, history[key], label=label, color=colour, marker='' if len(history) > 1 else '.')
         ax.axvline(history.epoch[best], color=PALETTE[1], lw=1, ls=':', label='kept'); ax.set(xlabel='epoch', title=name)
     axs[0].legend(frameon=False)
-    fig.set_label(f'Two curves by epoch, loss and mean IoU, training and validation; epoch {history.epoch[best]} of {len(history)} is kept, with a validation mean IoU of {history.val_miou[best]:.3f}')
+    fig.set_label(f'Two curves by epoch, loss and mean IoU, training and validation; epoch {history.epoch[best]} of {len(history)} is kept, with a validation '
+        f'mean IoU of {history.val_miou[best]:.3f}')
     return fig
 
 # %% ../nbs/12_report.ipynb #36a0a0db
@@ -305,15 +337,19 @@ def _panel(history, name, best, left):
     high = np.nanmax(history[[name, f'val_{name}']].to_numpy()) or 1
     at = lambda e, v: f'{left + 30 + 350 * e / history.epoch.max():.1f},{165 - 140 * v / high:.1f}'
     points = lambda key: [at(e, v) for e, v in zip(history.epoch, history[key]) if np.isfinite(v)]
-    line = lambda key, colour: f'<polyline points="{" ".join(points(key))}" fill="none" stroke="{colour}" stroke-width="2"/>' if len(points(key)) > 1 else ''.join(f'<circle cx="{p.partition(",")[0]}" cy="{p.partition(",")[2]}" r="3" fill="{colour}"/>' for p in points(key))
-    words = f'<text x="{left + 200}" y="14">{name}</text><text x="{left + 26}" y="30" text-anchor="end">{high:.2g}</text><text x="{left + 26}" y="169" text-anchor="end">0</text><text x="{left + 380}" y="184" text-anchor="end">epoch {history.epoch.max():.0f}</text>'
+    line = lambda key, colour: f'<polyline points="{" ".join(points(key))}" fill="none" stroke="{colour}" stroke-width="2"/>' if len(
+        points(key)) > 1 else ''.join(f'<circle cx="{p.partition(",")[0]}" cy="{p.partition(",")[2]}" r="3" fill="{colour}"/>' for p in points(key))
+    words = (f'<text x="{left + 200}" y="14">{name}</text><text x="{left + 26}" y="30" text-anchor="end">{high:.2g}</text><text x="{left + 26}" y="169" '
+        f'text-anchor="end">0</text><text x="{left + 380}" y="184" text-anchor="end">epoch {history.epoch.max():.0f}</text>')
     kept = f'<polyline points="{at(best, 0)} {at(best, high)}" stroke="{PALETTE[1]}" stroke-dasharray="3"/>'
     return f'<path d="M{left + 30},20v145h350" fill="none" stroke="#999"/>{kept}{line(name, "#777")}{line(f"val_{name}", PALETTE[2])}{words}'
 
 def curves(history, best):
     "Loss and miou of a `history` by epoch, training and validation, with the epoch `best` marked: an SVG picture."
-    legend = ''.join(f'<text x="{x}" y="{y}" fill="{c}">{t}</text>' for x, y, t, c in ((330, 40, 'training', '#777'), (330, 56, 'validation', PALETTE[2]), (330, 72, 'kept', PALETTE[1])))
-    return SVG(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 190" width="800" height="190" font-family="sans-serif" font-size="12">{_panel(history, "loss", best, 0)}{_panel(history, "miou", best, 410)}{legend}</svg>')
+    legend = ''.join(f'<text x="{x}" y="{y}" fill="{c}">{t}</text>' for x, y, t, c in ((330, 40, 'training', '#777'), (330, 56, 'validation', PALETTE[2]),
+        (330, 72, 'kept', PALETTE[1])))
+    return SVG(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 190" width="800" height="190" font-family="sans-serif" '
+        f'font-size="12">{_panel(history, "loss", best, 0)}{_panel(history, "miou", best, 410)}{legend}</svg>')
 
 # %% ../nbs/12_report.ipynb #c87b95ec
 def tile_accuracy(masks, predictions):
@@ -334,8 +370,10 @@ def gallery(images, masks, predictions, ids, n=3):
     "Figures of the best, typical and worst `n` tiles: image, truth, prediction. `ids` names the tiles."
     (picks, accuracy), figs = ranked(masks, predictions, n), []
     for name, pick in picks.items():
-        fig = show_tiles(images[pick], masks[pick], predictions[pick], titles=[f'tile {ids[i]}: {accuracy[i]:.0%} right' for i in pick], rows=['image', 'truth', 'predicted'], width=3)
+        fig = show_tiles(images[pick], masks[pick], predictions[pick], titles=[f'tile {ids[i]}: {accuracy[i]:.0%} right' for i in pick],
+            rows=['image', 'truth', 'predicted'], width=3)
         fig.suptitle(name, x=.01, ha='left', fontsize=11)
         figs.append(fig)
-        fig.set_label(f'The {name} test tiles with truth and prediction: ' + ', '.join(f'tile {ids[i]}, {accuracy[i]:.0%} of its labelled pixels right' for i in pick))
+        fig.set_label(f'The {name} test tiles with truth and prediction: ' + ', '.join(f'tile {ids[i]}, {accuracy[i]:.0%} of its labelled pixels right'
+            for i in pick))
     return figs

@@ -51,7 +51,8 @@ FORMAT = 1
 UNITS = {'amx_bf16': 'AMX', 'avx512_bf16': 'AVX-512 BF16', 'avx512f': 'AVX-512', 'avx2': 'AVX2'}  # of processors, the widest first
 
 def device():
-    "The name of what computes: the GPU, else the processor, its widest vector units (with others, one of the same name computes other bits, and at another speed) and its number of cores."
+    """The name of what computes: the GPU, else the processor, its widest vector units (with others,
+    one of the same name computes other bits, and at another speed) and its number of cores."""
     import keras
     if keras.backend.backend() == 'jax':
         import jax
@@ -76,7 +77,8 @@ def _revision():
     commit = git('rev-parse', '--short', 'HEAD')
     return commit and commit + ('-dirty' if git('status', '--porcelain', '--', 'marsnb', 'nbs') else '') or None
 
-TRAINS = sorted(f for pattern in ('models/*.py', 'augment.py', 'balance.py', 'blocks.py', 'clean.py', 'losses.py', 'train.py') for f in (ROOT/'marsnb').glob(pattern))
+TRAINS = sorted(f for pattern in ('models/*.py', 'augment.py', 'balance.py', 'blocks.py', 'clean.py', 'losses.py', 'train.py')
+    for f in (ROOT/'marsnb').glob(pattern))
 
 @functools.cache
 def code():
@@ -86,8 +88,10 @@ def code():
 def environment(sha256):
     "What the figures may depend on besides the recipe: data, versions, revision, backend and device."
     import keras
-    packages = {p: v for p in ('marsnb', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'numpy', 'scikit-learn', 'opencv-python-headless') if (v := _version(p))}
-    return {'data_sha256': sha256, 'backend': keras.backend.backend(), 'device': device(), 'code': code(), 'python': platform.python_version(), 'packages': packages, 'revision': _revision(), 'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS')}
+    packages = {p: v for p in ('marsnb', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'numpy', 'scikit-learn', 'opencv-python-headless')
+        if (v := _version(p))}
+    return {'data_sha256': sha256, 'backend': keras.backend.backend(), 'device': device(), 'code': code(), 'python': platform.python_version(),
+        'packages': packages, 'revision': _revision(), 'onednn': os.environ.get('TF_ENABLE_ONEDNN_OPTS')}
 
 # %% ../nbs/11a_runs.ipynb #70620522
 def read(path):
@@ -100,7 +104,9 @@ def _read(path):
         if path.stat().st_size > 2**24: raise ValueError('too large')
         record = json.loads(path.read_text(encoding='utf-8'), parse_constant=_figure, parse_float=_figure)
     except (ValueError, OSError, RecursionError) as e: raise MarsError(f'{path}: broken record ({str(e)[:80]}); remove it and run again') from None
-    if not isinstance(record, dict) or record.get('format') != FORMAT: raise MarsError(f'{path}: format {record.get("format") if isinstance(record, dict) else None!r:.40}, known here is {FORMAT}; use the version of marsnb that wrote it')
+    if not isinstance(record, dict) or record.get('format') != FORMAT:
+        raise MarsError(f'{path}: format {record.get("format") if isinstance(record, dict) else None!r:.40}, known here is {FORMAT}; use the version of marsnb '
+            f'that wrote it')
     if not _whole(record): raise MarsError(f'{path}: not a whole record; remove it and run again')
     return record
 
@@ -124,7 +130,8 @@ def finished(recipe, tiles):
 
 def is_of(record, recipe, sha256):
     "Whether `record` is that of `recipe`, and of its members, on the data with the fingerprint `sha256`."
-    return (record['environment']['data_sha256'], record['digest'], [m['digest'] for m in record.get('members', [])]) == (sha256, recipes.digest(recipe), [recipes.digest(m) for m in recipes.members(recipe)])
+    return (record['environment']['data_sha256'], record['digest'], [m['digest'] for m in record.get('members', [])]) == (sha256, recipes.digest(recipe),
+        [recipes.digest(m) for m in recipes.members(recipe)])
 
 def left(network):
     "The record of the run that left the network in the file `network`, which lies beside it; None where there is none, or where it is that of another network."
@@ -144,27 +151,31 @@ def resident(recipe, ready, net):
     import keras
     from marsnb import augment, train
     weights = keras.Variable(recipes.class_weights(recipe, ready.masks[ready.ids] if recipe.weights_from else None), trainable=False, name='class_weights')
-    about = dict(net=net, images=ready.images, masks=ready.masks, loss=recipes.loss(recipe, weights), augment=recipes.augmentation(recipe), ema=recipe.ema, class_weights=weights)
+    about = dict(net=net, images=ready.images, masks=ready.masks, loss=recipes.loss(recipe, weights), augment=recipes.augmentation(recipe), ema=recipe.ema,
+        class_weights=weights)
     if not recipe.consistency: return train.Resident(**about)
     strong = augment.pipeline(recipe.consistency.get('augment', {}), recipe.seed + 1)
     return train.Consistent(unlabelled=ready.tiles.unlabelled, strong=strong, **about, **{k: v for k, v in recipe.consistency.items() if k != 'augment'})
 
 def trained(recipe, ready):
-    "The network of `recipe` with its best weights, its history, and the seconds and tile passes that all took. Goes on where it was interrupted; a finished training is read from its state."
+    """The network of `recipe` with its best weights, its history, and the seconds and tile passes
+    that all took. Goes on where it was interrupted; a finished training is read from its state."""
     from marsnb import train
     writable(workshop(recipe))
     epochs = recipes.epochs(recipe, len(ready.parts.train))
     with train.spread(recipe.devices):
         net, before = begun(recipe, ready)
         model = resident(recipe, ready, net)
-        history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, monitor=recipe.monitor, reduce=recipe.reduce, stop=recipe.stop, adaptive=recipe.adaptive or None,
+        history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, monitor=recipe.monitor, reduce=recipe.reduce,
+            stop=recipe.stop, adaptive=recipe.adaptive or None,
                             path=_state(recipe, ready.tiles), callbacks=_callbacks(recipe, ready, epochs), **_settings(recipe))
     return net, history, _spent(recipe, ready, before, history)
 
 def _settings(recipe):
     "The arguments of `train.fit` that say how `recipe` takes its steps."
     from marsnb import train
-    return {k: getattr(recipe, k) for k in ('batch', 'seed', 'optimizer', 'optimizer_args', 'lr', 'schedule_args')} | {'schedule': pick(train.SCHEDULES, recipe.schedule, 'schedule')}
+    return {k: getattr(recipe, k) for k in ('batch', 'seed', 'optimizer', 'optimizer_args', 'lr', 'schedule_args')} | {'schedule': pick(train.SCHEDULES,
+        recipe.schedule, 'schedule')}
 
 def _state(recipe, tiles): return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(tiles)[:8]}-{code()}.npz'
 
@@ -173,7 +184,8 @@ def forget(recipe):
     for f in (folder(recipe)/'record.json', *workshop(recipe).glob('state-*.npz')): f.unlink(missing_ok=True)
 
 def _spent(recipe, ready, before, history):
-    "Seconds and tile passes of the epochs `before` and those of `history`, in whole batches; with consistency, each of the latter shows as many unlabelled tiles."
+    """Seconds and tile passes of the epochs `before` and those of `history`, in whole
+    batches; with consistency, each of the latter shows as many unlabelled tiles."""
     epochs = len(before) + len(history) * (2 if recipe.consistency else 1)
     return [sum(h['seconds'] for h in before + history), -(-len(ready.parts.train) // recipe.batch) * recipe.batch * epochs]
 
@@ -184,12 +196,14 @@ def _callbacks(recipe, ready, epochs):
     pictures = [train.Pictures(ready.parts.val[varied[:4]], np.linspace(1, epochs, recipe.pictures).round(), work/'pictures.npz')] if recipe.pictures else []
     if not recipe.tensorboard: return pictures
     import keras
-    if keras.backend.backend() != 'tensorflow' or not util.find_spec('tensorboard'): raise MarsError('tensorboard: true needs TensorFlow and the package tensorboard; install them or leave the parameter out')
+    if keras.backend.backend() != 'tensorflow' or not util.find_spec('tensorboard'):
+        raise MarsError('tensorboard: true needs TensorFlow and the package tensorboard; install them or leave the parameter out')
     return [*pictures, keras.callbacks.TensorBoard(work/'tensorboard', write_graph=False)]
 
 # %% ../nbs/11a_runs.ipynb #a1b10354
 def pretrained(recipe, ready):
-    "The network of `recipe` with one output a pixel, the grey level (0..1), after it has learned to restore hidden parts of training and unlabelled tiles, and its history."
+    """The network of `recipe` with one output a pixel, the grey level (0..1), after it has
+    learned to restore hidden parts of training and unlabelled tiles, and its history."""
     import keras
     from marsnb import augment, losses, train
     about, n = recipes.pretraining(recipe), len(ready.parts.train)
@@ -199,7 +213,8 @@ def pretrained(recipe, ready):
     train.deterministic(recipe.seed)
     model = train.Resident(recipes.build(recipe, 1), images, images, restored, augment.pipeline(about['augment'], recipe.seed))
     epochs = max(round(recipes.epochs(recipe, n) * about['share'] / (1 - about['share'])), 1)
-    history = train.fit(model, ready.parts._replace(train=np.arange(len(images)), val=[0]), size=n, epochs=epochs, monitor='loss', path=place/_state(recipe, ready.tiles).name, **_settings(recipe))
+    history = train.fit(model, ready.parts._replace(train=np.arange(len(images)), val=[0]), size=n, epochs=epochs, monitor='loss',
+        path=place/_state(recipe, ready.tiles).name, **_settings(recipe))
     return model.net, history
 
 def begun(recipe, ready):
@@ -214,27 +229,33 @@ def begun(recipe, ready):
 
 # %% ../nbs/11a_runs.ipynb #bef0ab12
 def combined(recipe, ready):
-    "The ensemble of the members of `recipe`, what a record says of them, and the seconds and tile passes they took. Weights that the recipe does not give are found on validation tiles."
+    """The ensemble of the members of `recipe`, what a record says of them, and the seconds and
+    tile passes they took. Weights that the recipe does not give are found on validation tiles."""
     from marsnb import ensemble, infer
     records, nets = zip(*(_member(r, ready) for r in recipes.members(recipe)))
     weights = recipe.member_weights
-    if not weights: weights = ensemble.greedy(np.stack([infer.probabilities(n, ready.tiles.images[ready.parts.val]) for n in nets]), ready.tiles.masks[ready.parts.val]).tolist()
+    if not weights:
+        weights = ensemble.greedy(np.stack([infer.probabilities(n, ready.tiles.images[ready.parts.val]) for n in nets]),
+            ready.tiles.masks[ready.parts.val]).tolist()
     said = [{k: m[k] for k in ('team', 'row', 'seed', 'digest')} | {'weight': w} for m, w in zip(records, weights)]
     return ensemble.ensemble(nets, weights), {'members': said}, [sum(m['cost'][k] for m in records) for k in ('seconds', 'passes')]
 
 def _member(recipe, ready):
-    "Record and network of the run `recipe`, which is made where its record or the very network of that record is missing. Raises `MarsError` where its test tiles are not those of the ensemble: it may have learned from those."
+    """Record and network of the run `recipe`, which is made where its record or the very network of that record is
+    missing. Raises `MarsError` where its test tiles are not those of the ensemble: it may have learned from those."""
     from marsnb import infer
     best = workshop(recipe)/'best.keras'
     record = finished(recipe, ready.tiles)
     if not record or left(best) != record: record = execute(recipe, recipes.prepare(recipe))
     with np.load(folder(recipe)/'test.npz') as z:
-        if not np.array_equal(z['tiles'], ready.parts.test): raise MarsError(f'{recipe.team}/{recipe.row}: other test tiles than those of the ensemble that it is a member of; give both the same cleaning')
+        if not np.array_equal(z['tiles'], ready.parts.test):
+            raise MarsError(f'{recipe.team}/{recipe.row}: other test tiles than those of the ensemble that it is a member of; give both the same cleaning')
     return record, infer.open_model(best)
 
 # %% ../nbs/11a_runs.ipynb #44023a12
 def labeller(recipe, ready):
-    "The network that labels unlabelled tiles for `recipe`, what a record says of it, and the seconds and tile passes it took: the ensemble of its members, or one trained without such tiles."
+    """The network that labels unlabelled tiles for `recipe`, what a record says of it, and the seconds
+    and tile passes it took: the ensemble of its members, or one trained without such tiles."""
     if recipe.members: return combined(recipe, ready)
     first = dataclasses.replace(recipe, pseudo={}, epochs=recipes.epochs(recipe, len(ready.parts.train)), out=str(workshop(recipe)/'first'))
     net, _, spent = trained(first, ready)
@@ -273,26 +294,30 @@ def as_measured(net, recipe, found):
     return infer.thresholded(net, found['thresholds']) if 'thresholds' in found else net
 
 def _found(recipe, ready, net):
-    "The temperature and the thresholds of `net` where `recipe` asks for them, found on validation tiles, and the calibration error of test tiles without and with that temperature."
+    """The temperature and the thresholds of `net` where `recipe` asks for them, found on validation
+    tiles, and the calibration error of test tiles without and with that temperature."""
     from marsnb import infer
     tiles, parts, found = ready.tiles, ready.parts, {}
     val = tiles.images[parts.val], tiles.masks[parts.val]
     if recipe.temperature:
         plain = as_measured(net, recipe, {})
         found['temperature'] = infer.temperature(plain, *val, recipe.predict_background)
-        found['ece'] = {k: _ece(infer.calibrated(plain, t), tiles, parts.test, recipe.predict_background) for k, t in (('before', 1.), ('after', found['temperature']))}
+        found['ece'] = {k: _ece(infer.calibrated(plain, t), tiles, parts.test, recipe.predict_background) for k,
+            t in (('before', 1.), ('after', found['temperature']))}
     if recipe.thresholds: found['thresholds'] = infer.thresholds(as_measured(net, recipe, found), *val, recipe.predict_background).tolist()
     return found
 
 def measured(recipe, ready, net):
-    "What `net` with the views, temperature, thresholds and post-processing of `recipe` says: the figures of val and test tiles, and the masks of test and unlabelled ones."
+    """What `net` with the views, temperature, thresholds and post-processing of `recipe`
+    says: the figures of val and test tiles, and the masks of test and unlabelled ones."""
     from marsnb import evaluate, infer
     tiles, parts, own = ready.tiles, ready.parts, _found(recipe, ready, net)
     net = as_measured(net, recipe, own)
     said = lambda images: infer.predict(net, images, recipe.predict_background, recipes.post(recipe))
     masks = {p: said(tiles.images[getattr(parts, p)]) for p in ('val', 'test')}
     figures = {p: _judge(tiles.masks[getattr(parts, p)], m) for p, m in masks.items()}
-    test = {'predictions': masks['test'], 'tiles': parts.test, 'groups': ready.groups[parts.test], 'confusions': evaluate.per_tile(tiles.masks[parts.test], masks['test']).astype(np.uint16)}
+    test = {'predictions': masks['test'], 'tiles': parts.test, 'groups': ready.groups[parts.test], 'confusions': evaluate.per_tile(tiles.masks[parts.test],
+        masks['test']).astype(np.uint16)}
     return figures | own, test, said(tiles.unlabelled[:0 if recipe.seed else UNLABELLED])
 
 def _ece(net, tiles, ids, background):
@@ -307,7 +332,9 @@ def execute(recipe, ready):
     "Train `recipe` on what `recipes.prepare` made `ready`, measure it, write its files and its record, which is returned. Goes on where it was interrupted."
     home, work, sha256 = folder(recipe), workshop(recipe), fingerprint(ready.tiles)
     writable(home); writable(work)
-    if (data_path() or recipe.data) and (there := read(home)) and there['environment']['data_sha256'] != sha256: raise MarsError(f'{home}: holds the record of other data of that name; name another folder with out, name the data file otherwise (what stands before the first _ or - counts), or remove that record')
+    if (data_path() or recipe.data) and (there := read(home)) and there['environment']['data_sha256'] != sha256:
+        raise MarsError(f'{home}: holds the record of other data of that name; name another folder with out, name the data file otherwise (what stands before '
+            f'the first _ or - counts), or remove that record')
     if recipes.trains(recipe):
         more, about, before = with_pseudo_labels(recipe, ready) if recipe.pseudo else (ready, {}, [0, 0])
         net, history, spent = trained(recipe, more)
@@ -316,8 +343,10 @@ def execute(recipe, ready):
     figures, test, unlabelled = measured(recipe, ready, net)
     from marsnb.train import best_epoch
     result = figures | {'epochs': len(history), 'best_epoch': best_epoch(history, recipe.monitor) + 1 if history else 0}
-    record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe), 'recipe': recipes.differs(recipe),
-              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': _cost(net, *spent), 'environment': environment(sha256) | {'precision': recipes.precision(recipe) if recipes.trains(recipe) else 'float32'}}
+    record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe),
+        'recipe': recipes.differs(recipe),
+              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': _cost(net, *spent),
+              'environment': environment(sha256) | {'precision': recipes.precision(recipe) if recipes.trains(recipe) else 'float32'}}
     _write(home, work, recipe, net, history, test, unlabelled, record)
     _state(recipe, ready.tiles).unlink(missing_ok=True)
     shutil.rmtree(work/'first', ignore_errors=True)
@@ -349,11 +378,13 @@ def writable(path):
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK): raise PermissionError('no permission')
-    except OSError as e: raise MarsError(f'{path}: cannot be written to ({e.strerror or e}); make it writable or, for a run, name another folder with out') from None
+    except OSError as e:
+        raise MarsError(f'{path}: cannot be written to ({e.strerror or e}); make it writable or, for a run, name another folder with out') from None
 
 def _cost(net, seconds, passes):
     "Parameters, tile passes, seconds of training, tiles per second and the most memory this process took, in MB."
-    return {'parameters': int(net.count_params()), 'passes': passes, 'seconds': round(seconds, 1), 'tiles_per_second': round(passes / max(seconds, 1e-9), 1), 'memory_mb': round(peak_memory() / 2**20)}
+    return {'parameters': int(net.count_params()), 'passes': passes, 'seconds': round(seconds, 1), 'tiles_per_second': round(passes / max(seconds, 1e-9), 1),
+        'memory_mb': round(peak_memory() / 2**20)}
 
 # %% ../nbs/11a_runs.ipynb #bc0392e0
 def surroundings(record):
@@ -371,7 +402,8 @@ def _leaves(value, place=''):
     return {p: v for k, each in items for p, v in _leaves(each, f'{place} {k}'.strip()).items()}
 
 def repeats(before, after, tolerance=.05):
-    "Whether the record `after` gives the figures of `before` again: to the bit where their surroundings are the same, else `miou` and `accuracy` of val and test within `tolerance`."
+    """Whether the record `after` gives the figures of `before` again: to the bit where their
+    surroundings are the same, else `miou` and `accuracy` of val and test within `tolerance`."""
     if surroundings(before) == surroundings(after): return before['result'] == after['result']
     pairs = [[r['result'][part][f] or 0 for r in (before, after)] for part in ('val', 'test') for f in ('miou', 'accuracy')]
     return all(abs(a - b) <= tolerance for a, b in pairs)

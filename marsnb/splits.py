@@ -23,7 +23,8 @@ def course(masks, seed=0, val=.2, ids=None):
     return Parts(np.sort(train), np.sort(held), ids[:0])
 
 def aaa000(masks, seed=0, ids=None):
-    "`Parts` of the tiles `ids` (default: all) at random: 10 % of those with any big rock and 20 % of the others for validation, none for test (aaa000, section 2)."
+    """`Parts` of the tiles `ids` (default: all) at random: 10 % of those with any big
+    rock and 20 % of the others for validation, none for test (aaa000, section 2)."""
     ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
     rocky = (masks[ids] == 4).any((1, 2))
     cut = [train_test_split(t, test_size=v, random_state=seed) for t, v in ((ids[rocky], .1), (ids[~rocky], .2)) if len(t) > 1]
@@ -44,7 +45,8 @@ def _spots(images, masks, most=30):
 
 # %% ../nbs/01d_splits.ipynb #a007a6bf
 def overlaps(images, masks=None, least=3, alike=.94):
-    "Pairs (k, 2) of tiles that share ground: at least `least` spots whose descriptors have a product of `alike` or more, all moved by the same step within 8 pixels."
+    """Pairs (k, 2) of tiles that share ground: at least `least` spots whose descriptors
+    have a product of `alike` or more, all moved by the same step within 8 pixels."""
     tile, place, look = _spots(images, masks)
     pairs = []
     for i in range(0, len(look), 2048):  # in portions: all products at once would need gigabytes
@@ -63,7 +65,8 @@ def overlaps(images, masks=None, least=3, alike=.94):
 
 # %% ../nbs/01d_splits.ipynb #7d381d4a
 def seams(images, alike=.6, light=6):
-    "Pairs (k, 2) of tiles, the first of which goes on in the second: last and first row correlate by `alike` or more, are equally light within `light`, and each is the other's best."
+    """Pairs (k, 2) of tiles, the first of which goes on in the second: last and first row correlate
+    by `alike` or more, are equally light within `light`, and each is the other's best."""
     x = np.float32(images)
     def detail(row):
         d = row - cv2.GaussianBlur(row, (31, 1), 6)  # what is left of a row when its slow changes are gone
@@ -75,18 +78,21 @@ def seams(images, alike=.6, light=6):
 
 # %% ../nbs/01d_splits.ipynb #2998d567
 def groups_from_pixels(images, masks=None):
-    "Groups (n,) int32 of the tiles `images` (n, h, w) that show the same ground, directly or through others; a tile without a twin is its own group. `masks` leave out unlabelled pixels."
+    """Groups (n,) int32 of the tiles `images` (n, h, w) that show the same ground, directly or
+    through others; a tile without a twin is its own group. `masks` leave out unlabelled pixels."""
     a, b = np.concatenate([overlaps(images, masks), seams(images)]).T
     n = len(images)
     return connected_components(coo_array((np.ones(len(a)), (a, b)), (n, n)), directed=False)[1].astype(np.int32)
 
 # %% ../nbs/01d_splits.ipynb #5ce629f8
 def agreement(found, true):
-    "Of the pairs of tiles that `found` (n,) puts together, the share that `true` (n,) does too, and the share of the pairs of `true` that were found; with the number of groups and the largest of each."
+    """Of the pairs of tiles that `found` (n,) puts together, the share that `true` (n,) does too, and the
+    share of the pairs of `true` that were found; with the number of groups and the largest of each."""
     joined = lambda g: (np.unique(g, return_counts=True)[1].astype(np.int64) ** 2).sum() - len(g)
     both = joined(np.unique(np.stack([found, true]), axis=1, return_inverse=True)[1].ravel())
     size = lambda g: int(np.unique(g, return_counts=True)[1].max())
-    return {'joined rightly': both / max(joined(found), 1), 'found': both / max(joined(true), 1), 'groups': len(np.unique(found)), 'true groups': len(np.unique(true)),
+    return {'joined rightly': both / max(joined(found), 1), 'found': both / max(joined(true), 1), 'groups': len(np.unique(found)),
+        'true groups': len(np.unique(true)),
             'largest': size(found), 'largest true': size(true)}
 
 def seen_before(parts, groups):

@@ -22,9 +22,12 @@ def side_by_side():
     return max(min(sum(int(gb // 16) for gb in page.gpus().values()), every), len(page.gpus()), 1) if page.gpus() else every
 
 # %% ../nbs/11d_sweep.ipynb #0bc36a91
-SETTINGS = {'distributed.nanny.pre-spawn-environ': {}, 'distributed.scheduler.http.routes': [], 'distributed.worker.http.routes': [], 'distributed.scheduler.worker-saturation': 1.,
-            'distributed.admin.tick.interval': '1s', 'distributed.admin.tick.limit': '30s', 'distributed.admin.system-monitor.interval': '10s',  # looking at themselves 50 times a second took a scheduler and two workers an eighth of a core
-            'distributed.worker.profile.enabled': False, 'distributed.worker.memory.target': False, 'distributed.worker.memory.spill': False, 'distributed.worker.memory.pause': False, 'distributed.worker.memory.terminate': False}
+SETTINGS = {'distributed.nanny.pre-spawn-environ': {}, 'distributed.scheduler.http.routes': [], 'distributed.worker.http.routes': [],
+    'distributed.scheduler.worker-saturation': 1.,
+            # looking at themselves 50 times a second took a scheduler and two workers an eighth of a core
+            'distributed.admin.tick.interval': '1s', 'distributed.admin.tick.limit': '30s', 'distributed.admin.system-monitor.interval': '10s',
+            'distributed.worker.profile.enabled': False, 'distributed.worker.memory.target': False, 'distributed.worker.memory.spill': False,
+            'distributed.worker.memory.pause': False, 'distributed.worker.memory.terminate': False}
 
 @contextlib.contextmanager
 def local(workers):
@@ -33,12 +36,14 @@ def local(workers):
     import dask
     from dask.distributed import LocalCluster
     with dask.config.set(SETTINGS), _unheard(signal.SIGINT):
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, host='127.0.0.1', security=True, silence_logs=logging.CRITICAL, scheduler_kwargs={'dashboard': False, 'dashboard_address': '127.0.0.1:0'})
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, host='127.0.0.1', security=True, silence_logs=logging.CRITICAL,
+            scheduler_kwargs={'dashboard': False, 'dashboard_address': '127.0.0.1:0'})
     with dask.config.set(SETTINGS), cluster: yield cluster
 
 @contextlib.contextmanager
 def _unheard(number):
-    "Threads and processes started meanwhile never see the signal `number`: Ctrl-C is for the sweep, which ends its workers, also those that replace a lost one."
+    """Threads and processes started meanwhile never see the signal `number`: Ctrl-C is
+    for the sweep, which ends its workers, also those that replace a lost one."""
     multiprocessing.resource_tracker.ensure_running()  # its start would let the signal through again
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try: yield
@@ -53,7 +58,8 @@ def client(scheduler='', workers=0):
         else:
             logging.getLogger('distributed.client').setLevel(logging.CRITICAL)  # what it says of a scheduler that is lost, each run says in a line
             try: made = Client(scheduler, timeout='10s')
-            except (OSError, ValueError, TypeError, RuntimeError) as e: raise MarsError(f'{scheduler}: no scheduler of Dask there, or its certificates are missing ({" ".join(str(e).split())[:120]})') from None
+            except (OSError, ValueError, TypeError, RuntimeError) as e:
+                raise MarsError(f'{scheduler}: no scheduler of Dask there, or its certificates are missing ({" ".join(str(e).split())[:120]})') from None
             yield stack.enter_context(made)
 
 # %% ../nbs/11d_sweep.ipynb #aa585bb3
@@ -64,7 +70,8 @@ def progress(text):
 
 # %% ../nbs/11d_sweep.ipynb #c38c0a71
 def task(recipe, data, topic, gpus, members):
-    "Train `recipe` on a worker, the data at the path `data`; gives {'state': done, failed or elsewhere, 'reason': …}. `members`: what became of the members of an ensemble."
+    """Train `recipe` on a worker, the data at the path `data`; gives {'state': done, failed
+    or elsewhere, 'reason': …}. `members`: what became of the members of an ensemble."""
     from dask.distributed import get_worker
     if bad := [m for m in members if m['state'] != 'done']: return {'state': bad[0]['state'], 'reason': 'a member failed'}
     os.environ['MARSNB_DATA'] = data  # names of folders depend on it
@@ -86,7 +93,8 @@ def _teller(tell):
     return SimpleNamespace(write=write, flush=lambda: None)
 
 def _share(gpus, name, devices=1):
-    "The environment of a kernel that is not alone on its GPU: worker number `name` takes as many `devices` of `gpus` in turn, and no more memory than it needs."
+    """The environment of a kernel that is not alone on its GPU: worker number `name`
+    takes as many `devices` of `gpus` in turn, and no more memory than it needs."""
     own = {'CUDA_VISIBLE_DEVICES': ','.join(gpus[(int(name) * devices + i) % len(gpus)] for i in range(min(devices, len(gpus))))} if gpus else {}
     return own | {'TF_FORCE_GPU_ALLOW_GROWTH': 'true', 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
 
@@ -94,7 +102,8 @@ def _share(gpus, name, devices=1):
 def board(todo):
     "The runs of the recipes `todo`: each with its state, waiting or done, and what is known of it."
     expected, sums = plan.seconds(todo), plan.fingerprints(todo)
-    return [SimpleNamespace(recipe=r, home=str(runs.folder(r)), lock=str(runs.workshop(r)/'lock'), name=plan.called(r), sha256=s, expected=e, began=None, took=None, progress=None, reason='', **_state(r, s)) for r, s, e in zip(todo, sums, expected)]
+    return [SimpleNamespace(recipe=r, home=str(runs.folder(r)), lock=str(runs.workshop(r)/'lock'), name=plan.called(r), sha256=s, expected=e, began=None,
+        took=None, progress=None, reason='', **_state(r, s)) for r, s, e in zip(todo, sums, expected)]
 
 def _state(recipe, sha256):
     try: record = plan.done(recipe, sha256)
@@ -121,7 +130,8 @@ def count(entries):
 
 def line(run):
     "What happened to `run`, in one line."
-    if run.state == 'done': return f'done     {run.name}: {plan.figures(run.record)}' + (', by another process' if run.took is None else f', {plan.span(run.took)}')
+    if run.state == 'done':
+        return f'done     {run.name}: {plan.figures(run.record)}' + (', by another process' if run.took is None else f', {plan.span(run.took)}')
     return f'{run.state:8} {run.name}' + (f': {run.reason}' if run.reason else '')
 
 def table(entries, at_once, rows=20):
@@ -134,13 +144,15 @@ def table(entries, at_once, rows=20):
     for c in ('run', 'state', 'epoch', 'best val miou', 'time'): t.add_column(c, justify='left' if c in ('run', 'state') else 'right')
     for r in sorted(entries, key=lambda r: (rank[r.state], -(r.took or 0)))[:rows]:
         e = r.progress
-        t.add_row(escape(r.name), r.state, f'{e[0]}/{e[1]}' if e else '', f'{e[2]:.3f}' if e else '', plan.span(r.took or time.monotonic() - r.began) if r.began else '')
+        t.add_row(escape(r.name), r.state, f'{e[0]}/{e[1]}' if e else '', f'{e[2]:.3f}' if e else '', plan.span(r.took or time.monotonic() - r.began)
+            if r.began else '')
     if len(entries) > rows: t.add_row(f'… and {len(entries) - rows} more')
     return t
 
 # %% ../nbs/11d_sweep.ipynb #e6889688
 def sweep(entries, scheduler='', workers=0, gpu=0., event=lambda run: None, started=lambda at_once: None):
-    "Do those of the board's `entries` that wait; calls `event` with each that changes its state. `gpu`: what a run takes of the resource GPU of the workers of a cluster that exists."
+    """Do those of the board's `entries` that wait; calls `event` with each that changes its
+    state. `gpu`: what a run takes of the resource GPU of the workers of a cluster that exists."""
     todo = [r for r in entries if r.state == 'waiting']
     if not todo: return entries
     with client(scheduler, workers) as c:
@@ -179,7 +191,8 @@ def _finish(client, todo, about, resources, event):
     futures, of, tries = {}, {}, 0
     def submit(run):
         members = [futures[h] for m in recipes.members(run.recipe) if (h := str(runs.folder(m))) in futures]
-        future = client.submit(task, run.recipe, members=members, key=(f'{about["topic"]}-{"ensembles" if members else "runs"}', tries, todo.index(run)), priority=-todo.index(run) - len(todo) * bool(tries), pure=False, resources=resources, **about)
+        future = client.submit(task, run.recipe, members=members, key=(f'{about["topic"]}-{"ensembles" if members else "runs"}', tries, todo.index(run)),
+            priority=-todo.index(run) - len(todo) * bool(tries), pure=False, resources=resources, **about)
         futures[run.home], of[future.key] = future, run
         return future
     queue = as_completed([submit(r) for r in todo])
@@ -206,7 +219,9 @@ def _settled(run, said):
     if said['state'] == 'elsewhere' and not run.record:
         run.state, run.reason = 'waiting', 'another process is at it'
         return False
-    if said['state'] == 'done' and not run.record: said = {'state': 'failed', 'reason': 'its worker wrote elsewhere or read other data; workers need the folders, MARSNB_DATA and MARSNB_RUNS of this machine'}
+    if said['state'] == 'done' and not run.record:
+        said = {'state': 'failed', 'reason': 'its worker wrote elsewhere or read other data; workers need the folders, MARSNB_DATA and MARSNB_RUNS of this '
+            'machine'}
     run.state, run.reason = 'done' if run.record else 'failed', said.get('reason', '')
     run.took = time.monotonic() - run.began if run.began and said['state'] != 'elsewhere' else None
     return True

@@ -30,7 +30,8 @@ def deterministic(seed):
 
 # %% ../nbs/09_train.ipynb #5218b940
 def order(ids, epochs, batch, seed, size=None):
-    "Tile numbers for all epochs, int32 (epochs, steps * batch): shuffle after shuffle of `ids`, cut into epochs of `size` tiles (default: as many as `ids`), rounded up to whole batches."
+    """Tile numbers for all epochs, int32 (epochs, steps * batch): shuffle after shuffle of `ids`,
+    cut into epochs of `size` tiles (default: as many as `ids`), rounded up to whole batches."""
     ids = np.asarray(ids, np.int32)
     size = -(-(size or len(ids)) // batch) * batch
     rounds = -(-epochs * size // len(ids))
@@ -55,7 +56,8 @@ class Confusion(keras.metrics.Metric):
         per_class = iou(cm, ops)
         return {f.__name__: f(cm, ops) for f in SUMMARY} | {f'iou_{k}': per_class[k] for k in range(1, self.n_classes)}
 
-MONITORS = [part + name for part in ('', 'val_') for name in ('loss', *(f.__name__ for f in SUMMARY), *(f'iou_{k}' for k in range(1, N_CLASSES)))]  # what can be said of an epoch
+# what can be said of an epoch
+MONITORS = [part + name for part in ('', 'val_') for name in ('loss', *(f.__name__ for f in SUMMARY), *(f'iou_{k}' for k in range(1, N_CLASSES)))]
 
 # %% ../nbs/09_train.ipynb #b875f59d
 def accelerated():
@@ -67,7 +69,8 @@ def accelerated():
     return bool(tf.config.list_physical_devices('GPU'))
 
 def room():
-    "Bytes that are free in the memory of the GPU; without end where there is no GPU, for then the tiles are where they are needed, or where nothing is known of it."
+    """Bytes that are free in the memory of the GPU; without end where there is no GPU,
+    for then the tiles are where they are needed, or where nothing is known of it."""
     if not accelerated(): return math.inf
     if keras.backend.backend() == 'jax':
         import jax
@@ -79,16 +82,18 @@ def room():
 
 # %% ../nbs/09_train.ipynb #8be033a5
 class Resident(keras.Model):
-    """Trains `net` on `images` and `masks` (uint8, (n, h, w)) kept on the device, or `streamed` to it where they would take more than half of what is free there; `augment` maps
-    a dict of images and segmentation_masks. `ema`: momentum of the running mean of the weights (0: none), which then is the network that is judged. `class_weights`: the
-    variable that `loss` reads them from, if they change."""
+    """Trains `net` on `images` and `masks` (uint8, (n, h, w)) kept on the device, or `streamed` to it where they would take more than
+    half of what is free there; `augment` maps a dict of images and segmentation_masks. `ema`: momentum of the running mean of the weights
+    (0: none), which then is the network that is judged. `class_weights`: the variable that `loss` reads them from, if they change."""
 
     def __init__(self, net, images, masks, loss, augment=None, ema=0., class_weights=None):
         super().__init__(name='resident')
         self.net, self.loss_function, self.augment, self.ema, self.class_weights, self.confusion = net, loss, augment, ema, class_weights, Confusion()
         size, free = images.nbytes + masks.nbytes, room()
         self.streamed, self.batch = size > free / 2, -1
-        if self.streamed: print(f'{size / 2**30:.3g} GB of tiles, {free / 2**30:.3g} GB free on the device: each epoch, they are sent there batch by batch', file=sys.stderr)  # "epoch": what a page passes on
+        if self.streamed:
+            # "epoch": what a page passes on
+            print(f'{size / 2**30:.3g} GB of tiles, {free / 2**30:.3g} GB free on the device: each epoch, they are sent there batch by batch', file=sys.stderr)
         self.images, self.masks = (images, masks) if self.streamed else (self.keep(images, 'images'), self.keep(masks, 'masks'))
         self.judged = net
         if ema:
@@ -104,7 +109,8 @@ class Resident(keras.Model):
         return v
 
     def call(self, batch, training=False):
-        "Masks (b, h, w) and logits (b, h, w, classes) of the tiles of `batch`, their numbers (b,) or, streamed, images and masks themselves; augmented while training."
+        """Masks (b, h, w) and logits (b, h, w, classes) of the tiles of `batch`, their
+        numbers (b,) or, streamed, images and masks themselves; augmented while training."""
         x, y = self.gather(batch, self.batch if training else -1)
         if not training: return y, self.judged(x / 255, training=False)
         if self.ema: self.follow()
@@ -112,7 +118,8 @@ class Resident(keras.Model):
         return y, self.net(x / 255, training=True)
 
     def gather(self, batch, size=-1):
-        "Images (b, h, w, 1), 0..255, and masks (b, h, w) of the tiles of `batch`; of those that are streamed Keras hides from TensorFlow how many there are: told their number, `size`, it computes the same bits."
+        """Images (b, h, w, 1), 0..255, and masks (b, h, w) of the tiles of `batch`; of those that are streamed
+        Keras hides from TensorFlow how many there are: told their number, `size`, it computes the same bits."""
         if self.streamed: x, y = (ops.reshape(each, (size, *each.shape[1:])) for each in batch)
         else: x, y = (ops.take(each, batch, axis=0) for each in (self.images, self.masks))
         return ops.cast(x, 'float32')[..., None], ops.cast(y, 'int32')
@@ -152,12 +159,14 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, i): return (self.images[self.ids[i]], self.masks[self.ids[i]]),
 
 def untuned(ids, batch):
-    "`ids`, `batch` at a time, as Keras takes them. Of an array it makes a pipeline that TensorFlow tunes in a thread, and to end that thread can take as long as it has run."
+    """`ids`, `batch` at a time, as Keras takes them. Of an array it makes a pipeline that
+    TensorFlow tunes in a thread, and to end that thread can take as long as it has run."""
     if keras.backend.backend() != 'tensorflow': return ids
     import tensorflow as tf
     options = tf.data.Options()
     options.autotune.enabled = False
-    return tf.data.Dataset.from_tensor_slices(ids).batch(batch, drop_remainder=not len(ids) % batch).with_options(options)  # of whole batches TensorFlow knows how large they are
+    # of whole batches TensorFlow knows how large they are
+    return tf.data.Dataset.from_tensor_slices(ids).batch(batch, drop_remainder=not len(ids) % batch).with_options(options)
 
 def main(outputs):
     "The main output of a network: the first of several."
@@ -165,7 +174,8 @@ def main(outputs):
 
 # %% ../nbs/09_train.ipynb #175c6839
 class Settled(keras.Model):
-    "The network of the `Resident` `model` with its weights standing still: the tiles that `predict` sends through it bring the running means of its normalisation to what they are in use (after arXiv 2105.07576)."
+    """The network of the `Resident` `model` with its weights standing still: the tiles that `predict` sends
+    through it bring the running means of its normalisation to what they are in use (after arXiv 2105.07576)."""
 
     def __init__(self, model):
         super().__init__(name='settled')
@@ -185,14 +195,17 @@ def unsettled(model):
 
 # %% ../nbs/09_train.ipynb #77b1aa64
 class Consistent(Resident):
-    """`Resident` that also learns from `unlabelled` tiles (uint8, (m, h, w)), as many a step as labelled ones: what the running mean of the weights says with at least
-    `confidence` is the truth for the tile changed by `strong` (FixMatch, Sohn et al. 2020, with a mean teacher). `weight` is the factor of that loss. `unlabelled` is never
-    streamed, because the step draws from all of it: a `MarsError` where it does not fit."""
+    """`Resident` that also learns from `unlabelled` tiles (uint8, (m, h, w)), as many a step as labelled ones:
+    what the running mean of the weights says with at least `confidence` is the truth for the tile changed by
+    `strong` (FixMatch, Sohn et al. 2020, with a mean teacher). `weight` is the factor of that loss. `unlabelled`
+    is never streamed, because the step draws from all of it: a `MarsError` where it does not fit."""
 
     def __init__(self, net, images, masks, unlabelled, strong, *args, weight=1., confidence=.9, **kwargs):
         super().__init__(net, images, masks, *args, **kwargs)
         if not self.ema: raise MarsError('consistency needs a teacher: set ema, to 0.99 for example')
-        if unlabelled.nbytes > room() / 2: raise MarsError(f'consistency: {unlabelled.nbytes / 2**30:.3g} GB of unlabelled tiles must stay on the device, which has {room() / 2**30:.3g} GB free; take fewer of them or leave consistency out')
+        if unlabelled.nbytes > room() / 2:
+            raise MarsError(f'consistency: {unlabelled.nbytes / 2**30:.3g} GB of unlabelled tiles must stay on the device, which has {room() / 2**30:.3g} GB '
+                f'free; take fewer of them or leave consistency out')
         self.unlabelled, self.strong, self.weight, self.confidence = self.keep(unlabelled, 'unlabelled'), strong, weight, confidence
         self.generator = keras.random.SeedGenerator(0)
         self.agreement = losses.ce([0.] + [1.] * (net.outputs[0].shape[-1] - 1))
@@ -216,7 +229,8 @@ class Consistent(Resident):
 def _better(monitor): return np.less if monitor.endswith('loss') else np.greater
 
 def best_epoch(history, monitor='val_miou'):
-    "Position of the best value of `monitor` in `history` (a list of dicts, one an epoch): the smallest of a loss, the greatest of anything else. nan, a class that cannot be judged, is worse than any."
+    """Position of the best value of `monitor` in `history` (a list of dicts, one an epoch): the smallest
+    of a loss, the greatest of anything else. nan, a class that cannot be judged, is worse than any."""
     values = np.array([h[monitor] for h in history]) * (-1 if _better(monitor) is np.less else 1)
     return int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
 
@@ -302,13 +316,16 @@ class Keeper(keras.callbacks.Callback):
     def __init__(self, history, best, *, seed, epochs, lr, monitor, reduce, stop, adaptive, settle, path, every, bar):
         super().__init__()
         self.history, self.best, self.seed, self.epochs, self.lr, self.settle = history, best, seed, epochs, lr, settle
-        self.monitor, self.reduce, self.stop, self.adaptive, self.path, self.every, self.bar, self.saved = monitor, reduce, stop, adaptive, path, every, bar, time.monotonic()
+        self.monitor, self.reduce, self.stop, self.adaptive, self.path, self.every, self.bar, self.saved = (monitor, reduce, stop, adaptive, path, every, bar,
+            time.monotonic())
 
     def on_epoch_begin(self, epoch, logs=None):
         # dropout and augmentation draw from seeds that depend on seed and epoch alone
-        for i, v in enumerate(v for v in self.model.variables if v.name == 'seed_generator_state'): v.assign(rng(self.seed, 'layers', epoch, i).integers(0, 2**31, 2).astype(v.dtype))
+        for i, v in enumerate(v for v in self.model.variables if v.name == 'seed_generator_state'):
+            v.assign(rng(self.seed, 'layers', epoch, i).integers(0, 2**31, 2).astype(v.dtype))
         if self.reduce: self.model.optimizer.learning_rate = self.lr * plateau(self.history, **self.reduce)
-        if self.adaptive and self.history: self.model.class_weights.assign(losses.adaptive([np.nan] + [self.history[-1][f'val_iou_{k}'] for k in range(1, N_CLASSES)], **self.adaptive))
+        if self.adaptive and self.history:
+            self.model.class_weights.assign(losses.adaptive([np.nan] + [self.history[-1][f'val_iou_{k}'] for k in range(1, N_CLASSES)], **self.adaptive))
         self.began = time.monotonic()
 
     def on_test_begin(self, logs=None):
@@ -334,12 +351,16 @@ class Keeper(keras.callbacks.Callback):
 # %% ../nbs/09_train.ipynb #f54f2f5e
 def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimizer='adam', optimizer_args=None, lr=1e-3, schedule=constant, schedule_args=None,
         monitor='val_miou', reduce=None, stop=None, adaptive=None, settle=20, path=None, every=None, jit=None, callbacks=()):
-    """Train the `Resident` `model` and leave its network with the best weights by `monitor`; gives the history, a list of dicts, one an epoch.
+    """Train the `Resident` `model` and leave its network with the best weights by
+    `monitor`; gives the history, a list of dicts, one an epoch.
 
-    `parts` names training and validation tiles; `ids`: training tiles with repeats, default `parts.train`; `size`: tiles an epoch, default all of `ids`; `optimizer`: muon (`Muon`) or a name Keras knows, `optimizer_args` its arguments;
-    `schedule`: one of `SCHEDULES`; `reduce`: arguments of `plateau`; `stop`: those of `early`; `adaptive`: arguments of `losses.adaptive`, by which the model's class
-    weights follow each epoch's validation; `settle`: batches of 32 tiles, an epoch at most, by which running means settle before each validation (see `Settled`); `path`: file for the state, from which an interrupted run goes on, written at most every `every` seconds (default 20, or what
-    MARSNB_SAVE_SECONDS says); `jit`: do the steps of an epoch in one go (default: on a GPU and under JAX), compiled by XLA, which Keras leaves out under TensorFlow where operations are to be deterministic; `callbacks`: more of Keras' own."""
+    `parts` names training and validation tiles; `ids`: training tiles with repeats, default `parts.train`; `size`: tiles an epoch, default
+    all of `ids`; `optimizer`: muon (`Muon`) or a name Keras knows, `optimizer_args` its arguments; `schedule`: one of `SCHEDULES`;
+    `reduce`: arguments of `plateau`; `stop`: those of `early`; `adaptive`: arguments of `losses.adaptive`, by which the model's class
+    weights follow each epoch's validation; `settle`: batches of 32 tiles, an epoch at most, by which running means settle before each
+    validation (see `Settled`); `path`: file for the state, from which an interrupted run goes on, written at most every `every` seconds
+    (default 20, or what MARSNB_SAVE_SECONDS says); `jit`: do the steps of an epoch in one go (default: on a GPU and under JAX), compiled by
+    XLA, which Keras leaves out under TensorFlow where operations are to be deterministic; `callbacks`: more of Keras' own."""
     _steady(reduce, schedule)
     rows = order(parts.train if ids is None else ids, epochs, batch, seed, size)
     steps = rows.shape[1] // batch
@@ -354,9 +375,11 @@ def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimi
     history, best = load_state(path, model) if path and os.path.exists(path) else ([], model.net.get_weights())
     with tqdm(total=epochs, initial=len(history), unit='epoch', file=sys.stderr, mininterval=1) as bar:
         every = float(os.environ.get('MARSNB_SAVE_SECONDS', 20)) if every is None else every
-        keeper = Keeper(history, best, seed=seed, epochs=epochs, lr=lr, monitor=monitor, reduce=reduce, stop=stop, adaptive=adaptive, settle=settles, path=path, every=every, bar=bar)
+        keeper = Keeper(history, best, seed=seed, epochs=epochs, lr=lr, monitor=monitor, reduce=reduce, stop=stop, adaptive=adaptive, settle=settles, path=path,
+            every=every, bar=bar)
         if _unfinished(history, epochs, stop):
-            model.fit(model.feed(rows[len(history):].ravel(), batch), batch_size=batch, epochs=epochs, initial_epoch=len(history), steps_per_epoch=steps, shuffle=False,
+            model.fit(model.feed(rows[len(history):].ravel(), batch), batch_size=batch, epochs=epochs, initial_epoch=len(history), steps_per_epoch=steps,
+                shuffle=False,
                       validation_data=(model.feed(val, many),), validation_batch_size=many, verbose=0, callbacks=[keeper, *callbacks])
     model.net.set_weights(best)
     return history
@@ -367,7 +390,8 @@ def _whole(n, up=False):
     return max(-(-n // devices) if up else n // devices, 1) * devices
 
 def _settles(model, rows, jit, batch):
-    "What has the means of `model` settle after an epoch, given the position of the epoch, which is the row of `rows`, tile numbers in whole batches of `batch`, that goes through."
+    """What has the means of `model` settle after an epoch, given the position of the epoch,
+    which is the row of `rows`, tile numbers in whole batches of `batch`, that goes through."""
     settled = Settled(model)
     settled.compile(jit_compile=jit, steps_per_execution=rows.shape[1] // batch if jit else 1)
     return lambda epoch: settled.predict(model.feed(rows[epoch], batch), batch_size=batch, verbose=0)
@@ -390,7 +414,8 @@ def _unfinished(history, epochs, stop): return len(history) < epochs and not (st
 # %% ../nbs/09_train.ipynb #1a5a8554
 @contextlib.contextmanager
 def spread(devices):
-    "Within, each batch is shared out among `devices` GPUs of this machine, evenly: in validation during training up to `devices` - 1 tiles count twice for that; with 1 all is as usual. Raises `MarsError` where there are not so many, or not under JAX."
+    """Within, each batch is shared out among `devices` GPUs of this machine, evenly: in validation during training up to `devices`
+    - 1 tiles count twice for that; with 1 all is as usual. Raises `MarsError` where there are not so many, or not under JAX."""
     if devices > 1:
         if keras.backend.backend() != 'jax': raise MarsError(f'devices={devices}: only JAX shares a batch among GPUs; set KERAS_BACKEND=jax')
         there = keras.distribution.list_devices()
@@ -401,7 +426,8 @@ def spread(devices):
 
 # %% ../nbs/09_train.ipynb #c1ca9652
 class Pictures(keras.callbacks.Callback):
-    "Keeps what the network says of the tiles `ids` after each of the `epochs`, as masks (len(ids), h, w) by the epoch's number, with `tiles`, the ids, in the npz at `path` (after Los Pinguinos). What an earlier training left there goes."
+    """Keeps what the network says of the tiles `ids` after each of the `epochs`, as masks (len(ids), h, w) by the epoch's
+    number, with `tiles`, the ids, in the npz at `path` (after Los Pinguinos). What an earlier training left there goes."""
 
     def __init__(self, ids, epochs, path):
         super().__init__()
@@ -416,9 +442,11 @@ class Pictures(keras.callbacks.Callback):
         with atomic(self.path) as t, open(t, 'wb') as f: np.savez_compressed(f, **seen)
 
 def plot_pictures(images, masks, seen):
-    "A column for each tile that `Pictures` kept: image and truth of `images` and `masks` (n, h, w), then what was predicted after each epoch in `seen`, the arrays of its file."
+    """A column for each tile that `Pictures` kept: image and truth of `images` and `masks`
+    (n, h, w), then what was predicted after each epoch in `seen`, the arrays of its file."""
     ids, epochs = seen['tiles'], sorted((k for k in seen if k != 'tiles'), key=int)
-    return show_tiles(images[ids], masks[ids], *[seen[e] for e in epochs], titles=[f'tile {i}' for i in ids], rows=['image', 'truth', *(f'epoch {e}' for e in epochs)])
+    return show_tiles(images[ids], masks[ids], *[seen[e] for e in epochs], titles=[f'tile {i}' for i in ids],
+        rows=['image', 'truth', *(f'epoch {e}' for e in epochs)])
 
 def plot_class_weights(history, ax=None):
     "The adaptive class weights by epoch. `history`: the table of history.csv; gives the axes."

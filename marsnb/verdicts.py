@@ -39,7 +39,8 @@ def counts(path):
             found = Counts(*(z[k if k in z.files else 'tiles'].astype(np.int64) for k in Counts._fields))  # stops not known: each tile for itself
     except Exception as e: raise MarsError(f'{path}: cannot be read ({type(e).__name__} {str(e)[:80]}); remove the folder and run again') from None
     n = len(found.tiles)
-    if [a.shape for a in found] != [(n, len(CLASSES), len(CLASSES)), (n,), (n,)]: raise MarsError(f'{path}: confusions, groups and tiles do not fit together; remove the folder and run again')
+    if [a.shape for a in found] != [(n, len(CLASSES), len(CLASSES)), (n,), (n,)]:
+        raise MarsError(f'{path}: confusions, groups and tiles do not fit together; remove the folder and run again')
     return found
 
 # %% ../nbs/12a_verdicts.ipynb #5473d53e
@@ -66,7 +67,8 @@ CACHE = ROOT/'book'/'_build'/'draws'
 RULES = hashlib.sha256(b''.join(Path(m.__file__).read_bytes() for m in (evaluate, metrics))).hexdigest()  # other code, other draws
 
 def draws(runs, metric='miou'):
-    "The figure `metric` of resampled test sets (DRAWS,): rover stops and seeds are drawn, equal ones for rows tested on the same tiles. None where a run has no counts for each tile. Kept on disk."
+    """The figure `metric` of resampled test sets (DRAWS,): rover stops and seeds are drawn, equal ones
+    for rows tested on the same tiles. None where a run has no counts for each tile. Kept on disk."""
     each = [counts(p) for p in runs.path]
     if not each or None in each: return None
     cms, groups = np.concatenate([c.confusions for c in each]), np.concatenate([c.groups for c in each])
@@ -100,7 +102,8 @@ def level(runs, metric='miou', part='test'):
 
 # %% ../nbs/12a_verdicts.ipynb #60507d7b
 class Difference(NamedTuple):
-    "First row minus second over the seeds that both have: the value, its 95 % interval (nan where not known), the seeds, the resampled differences or None, and those of each seed alone."
+    """First row minus second over the seeds that both have: the value, its 95 % interval (nan where
+    not known), the seeds, the resampled differences or None, and those of each seed alone."""
     value: float
     low: float
     high: float
@@ -109,7 +112,8 @@ class Difference(NamedTuple):
     each: tuple = ()
 
 def difference(a, b, metric='miou'):
-    "The `Difference` of two rows, `a` and `b` the runs of each; both see the same resamples, so what makes a test set hard for both cancels out. None where they have no seed in common; no interval where they saw other data or other tiles."
+    """The `Difference` of two rows, `a` and `b` the runs of each; both see the same resamples, so what makes a test set hard
+    for both cancels out. None where they have no seed in common; no interval where they saw other data or other tiles."""
     a, b = (runs[runs.seed.isin(set(a.seed) & set(b.seed))].sort_values('seed') for runs in (a, b))
     if a.empty: return None
     f, tiles = figure(metric), [[None if (c := counts(p)) is None else c.tiles for p in runs.path] for runs in (a, b)]
@@ -122,20 +126,23 @@ def difference(a, b, metric='miou'):
 SAME = .02  # a gain no greater than this counts as none
 
 def probability(d, sign):
-    "How probable the `Difference` `d` has the `sign` 1 or -1, ties counting half; for 0, no gain: that it is at most SAME. nan where nothing was resampled, or where a row has no such figure in one of twenty resamples."
+    """How probable the `Difference` `d` has the `sign` 1 or -1, ties counting half; for 0, no gain: that it is at
+    most SAME. nan where nothing was resampled, or where a row has no such figure in one of twenty resamples."""
     if d is None or d.draws is None or np.isnan(d.draws).mean() > .05: return np.nan
     v = d.draws[~np.isnan(d.draws)]
     return float(np.mean(v <= SAME)) if sign == 0 else float(np.mean((sign * v > 0) + (v == 0) / 2))
 
 def by_seeds(d, sign):
-    "The same by the differences of the seeds alone, as Student's t test has it: the luck of a training, of which resampling two or three seeds finds too little, is in it whole. nan below two seeds, or where one has no such figure."
+    """The same by the differences of the seeds alone, as Student's t test has it: the luck of a training, of which
+    resampling two or three seeds finds too little, is in it whole. nan below two seeds, or where one has no such figure."""
     if d is None or len(d.each) < 2 or np.isnan(d.each).any(): return np.nan
     x = SAME - np.array(d.each) if sign == 0 else sign * np.array(d.each)
     return float(t.cdf(x.mean() / max(x.std(ddof=1) / np.sqrt(len(x)), 1e-12), len(x) - 1))
 
 # %% ../nbs/12a_verdicts.ipynb #2dc7a3a6
 class Claim(NamedTuple):
-    "A team's conclusion as something to measure: `rows` are pairs of (team, row), `size` the reported difference of each or None, `sign` the sign expected, 0 for no gain. `judge` names a question of another kind, one of `JUDGES`; `note` is a remark of ours."
+    """A team's conclusion as something to measure: `rows` are pairs of (team, row), `size` the reported difference of each or None,
+    `sign` the sign expected, 0 for no gain. `judge` names a question of another kind, one of `JUDGES`; `note` is a remark of ours."""
     team: str
     claim: str
     quotation: str
@@ -157,31 +164,41 @@ def claims(path=ROOT/'book'/'claims.yml'):
     found = []
     for i, c in enumerate(yaml.safe_load(Path(path).read_text(encoding='utf-8')) or [], 1):
         where = f'{path}, claim {i}'
-        if not isinstance(c, dict) or not {'team', 'claim', 'quotation', 'rows', 'sign'} <= set(c) <= set(Claim._fields): raise MarsError(f'{where}: a claim has team, claim, quotation, rows, sign and maybe metric, size, source, judge, note')
+        if not isinstance(c, dict) or not {'team', 'claim', 'quotation', 'rows', 'sign'} <= set(c) <= set(Claim._fields):
+            raise MarsError(f'{where}: a claim has team, claim, quotation, rows, sign and maybe metric, size, source, judge, note')
         c = Claim(**c | {'rows': [_pair(p, where) for p in c['rows']]})
         if c.judge not in JUDGES: raise MarsError(f'{where}: no judge {c.judge!s:.60}; did you mean {nearest(str(c.judge), [*filter(None, JUDGES)])}?')
-        if c.sign not in (-1, 0, 1) or len(c.rows) != PAIRS.get(c.judge, len(c.rows) or 1): raise MarsError(f'{where}: sign is 1, 0 or -1, and there are as many pairs of rows as the question needs')
+        if c.sign not in (-1, 0, 1) or len(c.rows) != PAIRS.get(c.judge, len(c.rows) or 1):
+            raise MarsError(f'{where}: sign is 1, 0 or -1, and there are as many pairs of rows as the question needs')
         figure(c.metric)
         found.append(c._replace(size=[*(c.size or []), *[None] * len(c.rows)][:len(c.rows)]))
     return found
 
 # %% ../nbs/12a_verdicts.ipynb #c22457cb
 SURE = .95
-WORDS = HOLDS, FAILS, SEEMS, SEEMS_NOT, OPEN, PART, WAITING = 'holds', 'does not hold', 'seems to hold', 'seems not to hold', 'not decided', 'measured in part', 'not measured yet'
-RULE = f'''For each claim the runs of two rows are compared on the same test tiles: first row minus second, over the seeds that both have, in {DRAWS:,} resamples of rover stops and seeds
-that both rows see alike. The probability is the share of the resamples in which the claim is true: the difference has the expected sign, or, where no gain is expected, is at most {SAME}. A comparison **holds**
-from a probability of {100 * SURE:.0f} % on and **does not hold** from {100 - 100 * SURE:.0f} % down; in between it is **not decided**. Resamples know the luck of the test set, but little of that of the training, which can
-be as large as what many of these changes give. So unless the differences of the seeds alone say as much (Student's t test, for which two seeds are the least), a claim only **seems to hold** or **seems not to hold**. A claim of several comparisons holds if each does, and does not if one does not; it is **measured in part** where those that are measured hold and others are not measured yet. The expected size plays no part in this; beside it
-stands whether it lies in the 95 % interval of what was measured. Of several profiles the one with most comparisons of a claim judges it, of equals the one that trains longest; what the others say stands beside it. Where the order of all rows is asked for, teams and the rows of each are drawn instead, and that order can only seem so. Quick runs and made-up terrain decide nothing.'''
+WORDS = HOLDS, FAILS, SEEMS, SEEMS_NOT, OPEN, PART, WAITING = (
+    'holds', 'does not hold', 'seems to hold', 'seems not to hold', 'not decided', 'measured in part', 'not measured yet')
+RULE = f'''For each claim the runs of two rows are compared on the same test tiles: first row minus second, over the seeds that both have, in {DRAWS:,}
+resamples of rover stops and seeds that both rows see alike. The probability is the share of the resamples in which the claim is true: the difference has
+the expected sign, or, where no gain is expected, is at most {SAME}. A comparison **holds** from a probability of {100 * SURE:.0f} % on and **does not
+hold** from {100 - 100 * SURE:.0f} % down; in between it is **not decided**. Resamples know the luck of the test set, but little of that of the training,
+which can be as large as what many of these changes give. So unless the differences of the seeds alone say as much (Student's t test, for which two seeds
+are the least), a claim only **seems to hold** or **seems not to hold**. A claim of several comparisons holds if each does, and does not if one does not;
+it is **measured in part** where those that are measured hold and others are not measured yet. The expected size plays no part in this; beside it stands
+whether it lies in the 95 % interval of what was measured. Of several profiles the one with most comparisons of a claim judges it, of equals the one that
+trains longest; what the others say stands beside it. Where the order of all rows is asked for, teams and the rows of each are drawn instead, and that
+order can only seem so. Quick runs and made-up terrain decide nothing.'''
 
 def verdict(probability, seeds):
-    "`holds` from a `probability` of SURE on, `does not hold` from its opposite down, else `not decided`; it only seems so where the probability by the `seeds` alone does not say as much."
+    """`holds` from a `probability` of SURE on, `does not hold` from its opposite down, else `not
+    decided`; it only seems so where the probability by the `seeds` alone does not say as much."""
     if probability >= SURE: return HOLDS if seeds >= SURE else SEEMS
     if probability <= 1 - SURE: return FAILS if seeds <= 1 - SURE else SEEMS_NOT
     return OPEN
 
 def together(words):
-    "The verdict on a claim of several comparisons: it holds if each holds, and does not if one does not; it is measured in part where no more than further measurements are missing."
+    """The verdict on a claim of several comparisons: it holds if each holds, and does not if
+    one does not; it is measured in part where no more than further measurements are missing."""
     if not words or set(words) == {WAITING}: return WAITING
     if bad := [w for w in (FAILS, SEEMS_NOT) if w in words]: return bad[0]
     return OPEN if OPEN in words else PART if WAITING in words else SEEMS if SEEMS in words else HOLDS
@@ -198,15 +215,18 @@ def against(size, d):
     return 'other sign' if size * d.value < 0 else 'less' if abs(d.value) < abs(size) else 'more'
 
 def _said(d, p, records, seeds):
-    "The verdict of the probability `p`, by the `seeds` alone `seeds`, of something of which `d` was measured, None where nothing was. Made-up terrain and quick runs decide nothing."
+    """The verdict of the probability `p`, by the `seeds` alone `seeds`, of something of which
+    `d` was measured, None where nothing was. Made-up terrain and quick runs decide nothing."""
     return WAITING if d is None else verdict(p, seeds) if on_mars(records.suite.iloc[0]) else OPEN
 
 def _compared(claim, pair, size, d, records):
-    "What there is to say of a comparison of two rows, the `pair`, but the verdict; beside a figure that background has a part in, the difference in miou, which it has none in."
+    """What there is to say of a comparison of two rows, the `pair`, but the verdict; beside
+    a figure that background has a part in, the difference in miou, which it has none in."""
     value, low, high, seeds = d[:4] if d else (np.nan, np.nan, np.nan, 0)
     names = [title(*r).removeprefix(title(claim.team, 'x')[:-1]) for r in pair]  # other teams' rows with their team
     plain = claim.metric in ('score', 'miou5') and difference(*(row_of(records, *r) for r in pair))
-    return {'comparison': ' minus '.join(names), 'figure': claim.metric, 'expected': expected(claim.sign), 'reported': np.nan if size is None else size, 'difference': value, 'low': low, 'high': high, 'size': against(size, d),
+    return {'comparison': ' minus '.join(names), 'figure': claim.metric, 'expected': expected(claim.sign), 'reported': np.nan if size is None else size,
+        'difference': value, 'low': low, 'high': high, 'size': against(size, d),
             **dict(zip(('in miou', 'miou low', 'miou high'), plain[:3] if plain else [np.nan] * 3)), 'seeds': seeds}
 
 def _differences(claim, records): return [difference(row_of(records, *a), row_of(records, *b), claim.metric) for a, b in claim.rows]
@@ -228,11 +248,13 @@ def same_order(claim, records):
     p = float(np.mean(np.sign(pairs[0].draws) == np.sign(pairs[1].draws))) if known else np.nan
     one, other = (by_seeds(d, 1) for d in pairs)
     word = _said(None if None in pairs else pairs, p, records, one * other + (1 - one) * (1 - other))
-    return pd.DataFrame([{'verdict': word, 'probability': p} | _compared(claim, pair, size, d, records) | {'expected': 'both of one sign'} for pair, size, d in zip(claim.rows, claim.size, pairs)])
+    return pd.DataFrame([{'verdict': word, 'probability': p} | _compared(claim, pair, size, d, records) | {'expected': 'both of one sign'} for pair, size,
+        d in zip(claim.rows, claim.size, pairs)])
 
 # %% ../nbs/12a_verdicts.ipynb #559a8805
 class Order(NamedTuple):
-    "How far rows come in the same order on validation and test: Kendall's tau, its 95 % interval over resampled teams and rows of each (rows of one team are much alike), the probability that it is above 0 (more pairs in the same order than not), the number of rows."
+    """How far rows come in the same order on validation and test: Kendall's tau, its 95 % interval over resampled teams and rows of each
+    (rows of one team are much alike), the probability that it is above 0 (more pairs in the same order than not), the number of rows."""
     tau: float
     low: float
     high: float
@@ -250,7 +272,9 @@ def validation_predicts_test(records, figure='miou', enough=8):
 
 # %% ../nbs/12a_verdicts.ipynb #bb3e217e
 class Judged(NamedTuple):
-    "A `claim`, the `verdict`, the `probability` of the claim (of its weakest comparison; nan where one is not measured, unless the others speak against the claim), the `table` of comparisons, the `suite` that they come from, and what is measured in `others`, each a `Judged`."
+    """A `claim`, the `verdict`, the `probability` of the claim (of its weakest comparison; nan where
+    one is not measured, unless the others speak against the claim), the `table` of comparisons, the
+    `suite` that they come from, and what is measured in `others`, each a `Judged`."""
     claim: Claim
     verdict: str
     probability: float
@@ -263,7 +287,8 @@ def _ordered(claim, records):
     order = validation_predicts_test(records)
     if order is None: return pd.DataFrame([{'verdict': WAITING, 'probability': np.nan, 'figure': 'Kendall\'s tau'}])
     p = order.probability if claim.sign > 0 else 1 - order.probability
-    return pd.DataFrame([{'verdict': _said(order, p, records, np.nan), 'probability': p, 'figure': 'Kendall\'s tau', 'expected': 'above 0' if claim.sign > 0 else '0 or less',
+    return pd.DataFrame([{'verdict': _said(order, p, records, np.nan), 'probability': p, 'figure': 'Kendall\'s tau', 'expected': 'above 0' if claim.sign > 0
+        else '0 or less',
                           'value': order.tau, 'low': order.low, 'high': order.high, 'rows': order.rows}])
 
 # %% ../nbs/12a_verdicts.ipynb #3aaa318c
@@ -276,7 +301,8 @@ def _judged(claim, records):
     return Judged(claim, word, float(table.probability.min(skipna=word in (FAILS, SEEMS_NOT))), table, records.suite.iloc[0])
 
 def judge_all(claims, records):
-    "A `Judged` for each of `claims`, from that suite among `records` (those of `report.comparable`) which has most of its comparisons; of equals, from the one with most tile passes."
+    """A `Judged` for each of `claims`, from that suite among `records` (those of `report.comparable`)
+    which has most of its comparisons; of equals, from the one with most tile passes."""
     suites = sorted((own for _, own in records.groupby('suite', sort=False)), key=lambda own: own.passes.median(), reverse=True)
     return [_first([_judged(c, own) for own in suites]) for c in claims]
 

@@ -11,7 +11,8 @@ def chromium():
     if not (program and driver): pytest.skip('no Chromium with its driver on this machine')
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for a in ('--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run'): options.add_argument(a)
+    for a in ('--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+            '--no-first-run'): options.add_argument(a)
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
     b = webdriver.Chrome(options, webdriver.ChromeService(driver))
     yield b
@@ -29,7 +30,8 @@ def visit(browser, page, width=1280):
 def complaints(browser):
     "What the page complained of, and what it fetched from elsewhere, since the last call."
     errors = [e['message'] for e in browser.get_log('browser') if e['level'] == 'SEVERE']
-    sent = [m['params']['request']['url'] for e in browser.get_log('performance') if (m := json.loads(e['message'])['message'])['method'] == 'Network.requestWillBeSent']
+    sent = [m['params']['request']['url'] for e in browser.get_log('performance')
+        if (m := json.loads(e['message'])['message'])['method'] == 'Network.requestWillBeSent']
     return errors + [u for u in sent if not u.startswith(('file:', 'data:', 'blob:'))]
 
 
@@ -41,5 +43,6 @@ def pages(html):
 def without_alternative(html):
     "Pictures of the book in the folder `html` that do not say what is seen in them."
     from bs4 import BeautifulSoup
-    found = [(p.relative_to(html), i.get('src'), i.get('alt')) for p in pages(html) for i in BeautifulSoup(p.read_text(encoding='utf-8'), 'html.parser').select('article img')]
+    found = [(p.relative_to(html), i.get('src'), i.get('alt')) for p in pages(html) for i in BeautifulSoup(p.read_text(encoding='utf-8'),
+        'html.parser').select('article img')]
     return [f for f in found if len((f[2] or '').split()) < 3 or f[2] == f[1]], len(found)

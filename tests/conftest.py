@@ -10,7 +10,8 @@ BIN = Path(sys.executable).parent
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun in the background of a shell ignore interrupts, and so would what they start
 
 
-LONGEST = ('test_soak', 'test_sweep', 'test_book', 'test_runs', 'test_report', 'test_models', 'test_notebooks')  # what takes longest begins first, beside all others
+# what takes longest begins first, beside all others
+LONGEST = ('test_soak', 'test_sweep', 'test_book', 'test_runs', 'test_report', 'test_models', 'test_notebooks')
 
 
 def pytest_collection_modifyitems(items):
@@ -66,5 +67,6 @@ def copied(to, *names, without=()):
 
 def tracked(pattern):
     "Files that git tracks, or would, matching `pattern`."
-    out = subprocess.run(['git', '-C', ROOT, 'ls-files', '--cached', '--others', '--exclude-standard', pattern], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(['git', '-C', ROOT, 'ls-files', '--cached', '--others', '--exclude-standard', pattern], capture_output=True, text=True,
+        check=True).stdout
     return [ROOT/p for p in out.splitlines() if (ROOT/p).exists()]

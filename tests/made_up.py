@@ -6,7 +6,8 @@ import pandas as pd
 
 from marsnb import evaluate, metrics, report
 
-TEAMS = {'cortex_creators': ('single_unet', 'double_unet', 'advanced_bottleneck'), 'los_pinguinos': ('first', 'second', 'final'), 'aaa000': ('unet', 'ms_unet', 'unet3plus'),
+TEAMS = {'cortex_creators': ('single_unet', 'double_unet', 'advanced_bottleneck'), 'los_pinguinos': ('first', 'second', 'final'),
+    'aaa000': ('unet', 'ms_unet', 'unet3plus'),
          'sofarsogood': ('cce', 'dice', 'focal'), 'hendrix': ('baseline_no_aug', 'baseline', 'flagship'), 'beyond': ('public_best', 'small_se', 'flagship')}
 
 
@@ -17,12 +18,16 @@ def record(home, seed, right, note='', tiles=376, parameters=10**6, **environmen
     hard = np.clip(right + r.normal(0, .15, (tiles, 1)), 0, 1)
     cms = 10 * evaluate.per_tile(truth, np.where(luck.random(truth.shape) < hard, truth, luck.choice([1, 2, 3, 4], truth.shape)))
     judged = lambda cm: metrics.figures(cm) | {'confusion': cm.tolist()}
-    said = {'format': 1, 'suite': home.parts[-4], 'team': home.parts[-3], 'row': home.parts[-2], 'seed': seed, 'digest': 'made up', 'recipe': {'note': note, 'widths': [16, 32], 'model': 'unet'}, 'parts': {'train': 1752, 'val': 376, 'test': tiles},
-            'result': {'val': judged(cms[::2].sum(0)), 'test': judged(cms.sum(0)), 'epochs': 30, 'best_epoch': 20}, 'cost': {'parameters': parameters, 'passes': 50_000, 'seconds': 600 * right, 'tiles_per_second': 500., 'memory_mb': 1234},
-            'environment': {'data_sha256': '0' * 64, 'backend': 'tensorflow', 'device': 'a machine, 2 cores', 'python': '3.11', 'packages': {'keras': '3'}, 'revision': 'abc1234'} | environment}
+    said = {'format': 1, 'suite': home.parts[-4], 'team': home.parts[-3], 'row': home.parts[-2], 'seed': seed, 'digest': 'made up',
+        'recipe': {'note': note, 'widths': [16, 32], 'model': 'unet'}, 'parts': {'train': 1752, 'val': 376, 'test': tiles},
+            'result': {'val': judged(cms[::2].sum(0)), 'test': judged(cms.sum(0)), 'epochs': 30, 'best_epoch': 20},
+            'cost': {'parameters': parameters, 'passes': 50_000, 'seconds': 600 * right, 'tiles_per_second': 500., 'memory_mb': 1234},
+            'environment': {'data_sha256': '0' * 64, 'backend': 'tensorflow', 'device': 'a machine, 2 cores', 'python': '3.11', 'packages': {'keras': '3'},
+            'revision': 'abc1234'} | environment}
     home.mkdir(parents=True, exist_ok=True)
     epochs = np.arange(1, 31)
-    pd.DataFrame({'epoch': epochs, 'loss': 1 / epochs, 'val_loss': 1.2 / epochs, 'miou': right * epochs / 30, 'val_miou': right * epochs / 31}).to_csv(home/'history.csv', index=False)
+    pd.DataFrame({'epoch': epochs, 'loss': 1 / epochs, 'val_loss': 1.2 / epochs, 'miou': right * epochs / 30, 'val_miou': right * epochs / 31}).to_csv(
+        home/'history.csv', index=False)
     np.savez_compressed(home/'test.npz', confusions=cms.astype('uint16'), groups=(ids // 8).astype('int32'), tiles=ids.astype('int32'))
     (home/'record.json').write_text(json.dumps(said))
     return home

@@ -11,8 +11,9 @@ import sys
 sys.modules['tensorflow'] = None  # as if it were not installed
 import dataclasses, json, keras, numpy as np
 from marsnb import infer, recipes, runs
-recipe = recipes.Recipe(team='ours', row='tiny', widths=[4], epochs=2, clean=[], out=sys.argv[1], augment={'flips': 1, 'rock_paste': 1}, ema=.9, consistency={'confidence': .3, 'augment': {'cutmix': 1}},
-                        adaptive={'alpha': .1}, losses={'ce': 1, 'lovasz': .5}, schedule='cosine', optimizer_args={'clipnorm': 1.}, tta=['flips'], temperature=True, post=['components'])
+recipe = recipes.Recipe(team='ours', row='tiny', widths=[4], epochs=2, clean=[], out=sys.argv[1],
+    augment={'flips': 1, 'rock_paste': 1}, ema=.9, consistency={'confidence': .3, 'augment': {'cutmix': 1}}, adaptive={'alpha': .1},
+    losses={'ce': 1, 'lovasz': .5}, schedule='cosine', optimizer_args={'clipnorm': 1.}, tta=['flips'], temperature=True, post=['components'])
 ready = recipes.prepare(recipe)
 parts = ready.parts._replace(train=ready.parts.train[:32], val=ready.parts.val[:8], test=ready.parts.test[:8])
 ready = ready._replace(tiles=ready.tiles._replace(unlabelled=ready.tiles.unlabelled[:8]), parts=parts, ids=parts.train)
@@ -28,7 +29,8 @@ print(json.dumps(record['result']['test']))
 @pytest.mark.soak
 @pytest.mark.skipif(not importlib.util.find_spec('jax'), reason='JAX is not installed')
 def test_jax_alone(tmp_path):
-    env = {k: v for k, v in os.environ.items() if k != 'MARSNB_DATA'} | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_backend_optimization_level=0'}  # compiled once, run once
+    env = {k: v for k, v in os.environ.items() if k != 'MARSNB_DATA'} | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT),
+        'XLA_FLAGS': '--xla_backend_optimization_level=0'}  # compiled once, run once
     said = []
     for place in ('a', 'b'):
         (tmp_path/place).mkdir()
@@ -64,7 +66,8 @@ print(json.dumps([losses(devices, free) for free in (float('inf'), 0) for device
 @pytest.mark.soak
 @pytest.mark.skipif(not importlib.util.find_spec('jax'), reason='JAX is not installed')
 def test_a_batch_shared_by_two_devices():
-    env = os.environ | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': '--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2'}
+    env = os.environ | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT),
+        'XLA_FLAGS': '--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2'}
     env['NPROC'] = '8'  # threads for XLA: with as many as cores, two devices that wait for each other can take all there are on a machine of two
     r = subprocess.run([sys.executable, '-c', SHARE], env=env, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr[-3000:]

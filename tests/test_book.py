@@ -19,7 +19,9 @@ def report(clone):
     assert r.returncode == 0, (r.stdout + r.stderr)[-3000:]
 
 
-def files(clone): return {p: p.read_bytes() for p in sorted(clone.rglob('*')) if p.is_file() and not {'_build', '__pycache__', '.ipynb_checkpoints'} & {*p.parts} and p.relative_to(clone).parts[0] != 'runs'}
+def files(clone):
+    return {p: p.read_bytes() for p in sorted(clone.rglob('*')) if p.is_file() and not {'_build', '__pycache__', '.ipynb_checkpoints'} & {*p.parts}
+        and p.relative_to(clone).parts[0] != 'runs'}
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +43,8 @@ def book(html): return pages(html)
 
 
 def test_all_pages_are_there(book):
-    wanted = {'index', 'compare', 'claims', 'ideas', 'cost', 'failures', 'dataset', 'network', 'method', 'reproducing', 'clusters', 'references', *(p.stem for p in (ROOT/'nbs').glob('*.ipynb'))}
+    wanted = {'index', 'compare', 'claims', 'ideas', 'cost', 'failures', 'dataset', 'network', 'method', 'reproducing', 'clusters', 'references',
+        *(p.stem for p in (ROOT/'nbs').glob('*.ipynb'))}
     assert not (missing := wanted - {p.stem for p in book}), missing
 
 
@@ -73,7 +76,8 @@ def test_every_page_opens_without_errors_or_requests(book, browser):
     for page in book:
         visit(browser, page)
         assert browser.find_elements('css selector', 'h1'), page
-        assert browser.execute_script("document.querySelectorAll('img').forEach(i => i.loading = 'eager'); return [...document.images].every(i => i.complete && i.naturalWidth > 0)"), f'{page}: a picture is missing'
+        assert browser.execute_script("document.querySelectorAll('img').forEach(i => i.loading = 'eager'); return [...document.images].every(i => i.complete "
+            "&& i.naturalWidth > 0)"), f'{page}: a picture is missing'
         said = complaints(browser)
         assert not said, (page, said)
 

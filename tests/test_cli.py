@@ -42,13 +42,16 @@ def broken(kind, mars, d):
     return path
 
 
-@pytest.mark.parametrize('kind, word', [('missing', 'no such file'), ('text', 'not a readable npz'), ('truncated', 'not a readable npz'), ('key', 'no training_set'), ('shape', '(60, 1, 64, 128)'), ('label', 'tile 3'),
-                                        ('nan', 'nan'), ('fraction', '0.5'), ('bright', '256'), ('pickle', 'pickle'), ('empty', '0 tiles'), ('huge', '800,000 tiles')])
+@pytest.mark.parametrize('kind, word', [('missing', 'no such file'), ('text', 'not a readable npz'), ('truncated', 'not a readable npz'),
+    ('key', 'no training_set'), ('shape', '(60, 1, 64, 128)'), ('label', 'tile 3'),
+                                        ('nan', 'nan'), ('fraction', '0.5'), ('bright', '256'), ('pickle', 'pickle'), ('empty', '0 tiles'),
+                                        ('huge', '800,000 tiles')])
 def test_bad_data(inside, mars, tmp_path, kind, word):
     refused(inside('data', 'info', broken(kind, mars, tmp_path)), 'bad.npz', word)
 
 
-@pytest.mark.parametrize('text, words', [('epoch: 3', 'did you mean epochs?'), ('model: unett', 'did you mean unet?'), ('lr: high', 'lr must be a number'), ('a: [', 'line'), ('out: /proc/none', '/proc/none')])
+@pytest.mark.parametrize('text, words', [('epoch: 3', 'did you mean epochs?'), ('model: unett', 'did you mean unet?'), ('lr: high', 'lr must be a number'),
+    ('a: [', 'line'), ('out: /proc/none', '/proc/none')])
 def test_bad_recipe(marsnb, tmp_path, text, words):
     (tmp_path/'r.yml').write_text(text)
     refused(marsnb('train', 'r.yml'), *([words] if isinstance(words, str) else words))
@@ -74,12 +77,14 @@ def test_predictions_replace_nothing_that_they_are_made_from(inside, mars, tmp_p
 def test_predictions_without_room(marsnb, mars, tmp_path):
     "Files may only grow to a kilobyte."
     unet((64, 128, 1), 5, widths=(4, 8)).save(tmp_path/'x.keras')
-    r = marsnb('predict', '--model', 'x.keras', '--data', mars, '--submission', 's.csv', preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024,) * 2))
+    r = marsnb('predict', '--model', 'x.keras', '--data', mars, '--submission', 's.csv', preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
+        (1024,) * 2))
     assert r.returncode == 1 and len(r.stderr.splitlines()) == 1 and 'File too large' in r.stderr, r.stderr
     assert [p.name for p in tmp_path.iterdir()] == ['x.keras']
 
 
-@pytest.mark.parametrize('command', [('sweep', 'default', '--dry-run', '--workers', -1), ('sweep', 'default', '--dry-run', '--gpu', 'nan'), ('report', 'nowhere', '--gpu', -1), ('reproduce', 'nowhere', '--tolerance', -1)])
+@pytest.mark.parametrize('command', [('sweep', 'default', '--dry-run', '--workers', -1), ('sweep', 'default', '--dry-run', '--gpu', 'nan'),
+    ('report', 'nowhere', '--gpu', -1), ('reproduce', 'nowhere', '--tolerance', -1)])
 def test_a_number_out_of_range(inside, command):
     r = inside(*command)
     assert r.returncode == 2 and command[-2] in r.stderr and 'Invalid value' in r.stderr and 'Traceback' not in r.stderr, r.stderr

@@ -40,7 +40,8 @@ def before(tmp_path):
 def files(folder): return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
 
-def start(release, out, **more): return subprocess.Popen([BIN/'marsnb', 'data', 'convert', release, out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+def start(release, out, **more):
+    return subprocess.Popen([BIN/'marsnb', 'data', 'convert', release, out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
 
 def test_stopped_and_killed(release, wanted, before, tmp_path):

@@ -1,4 +1,5 @@
-"Training and the book are stopped, killed, have no room, no memory or may not write: there is what was there before, or all of the new; nothing runs on, and the next call goes on. Run by `make soak`."
+"""Training and the book are stopped, killed, have no room, no memory or may not write: there is what
+was there before, or all of the new; nothing runs on, and the next call goes on. Run by `make soak`."""
 import contextlib, os, re, resource, shutil, signal, subprocess, time
 
 import psutil
@@ -21,7 +22,8 @@ def begin(folder, *args, **more):
     "`marsnb` with `args` in `folder`, all that does not last in its folder `tmp`."
     (folder/'tmp').mkdir(exist_ok=True)
     env = {k: v for k, v in os.environ.items() if not k.startswith('MARSNB_')} | {'TMPDIR': str(folder/'tmp')} | more.pop('env')
-    return subprocess.Popen([BIN/'marsnb', *map(str, args)], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **more)
+    return subprocess.Popen([BIN/'marsnb', *map(str, args)], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, **more)
 
 
 def ended(p, code):
@@ -49,7 +51,8 @@ def hit(p, number, victim=None):
 @pytest.fixture(scope='module')
 def clone(tmp_path_factory):
     "A clone with made-up records and one notebook, its report built."
-    d = copied(tmp_path_factory.mktemp('clone')/'marsnb', 'marsnb', 'nbs/experiments', 'book', 'nbs/00_core.ipynb', 'requirements.lock', 'pyproject.toml', without=['runs'])
+    d = copied(tmp_path_factory.mktemp('clone')/'marsnb', 'marsnb', 'nbs/experiments', 'book', 'nbs/00_core.ipynb', 'requirements.lock', 'pyproject.toml',
+        without=['runs'])
     made_up.suite(d/'book'/'runs', rows=6)
     ended(book(d), 0)
     return d
@@ -75,7 +78,8 @@ def test_book_stopped_and_killed(clone, tmp_path):
     executed = lambda: list((clone/'runs'/'pages').glob('.*-dataset.ipynb'))
     written = lambda: newer(build/'made'/'_build'/'html'/'cost.html', began)  # the third page
     sphinx = lambda p: next(q for q in psutil.Process(p.pid).children(recursive=True) if 'jupyter_book' in ' '.join(q.cmdline()))
-    for number, begun, whom, code in ((signal.SIGTERM, executed, None, 143), (signal.SIGKILL, executed, None, -9), (signal.SIGTERM, written, None, 143), (signal.SIGINT, written, None, 130), (signal.SIGKILL, written, None, -9), (signal.SIGKILL, written, sphinx, 1)):
+    for number, begun, whom, code in ((signal.SIGTERM, executed, None, 143), (signal.SIGKILL, executed, None, -9), (signal.SIGTERM, written, None, 143),
+            (signal.SIGINT, written, None, 130), (signal.SIGKILL, written, None, -9), (signal.SIGKILL, written, sphinx, 1)):
         began = time.time_ns()
         p = book(clone)
         until(lambda: begun() or p.poll() is not None)
@@ -87,7 +91,8 @@ def test_book_stopped_and_killed(clone, tmp_path):
     shutil.copytree(clone, tmp_path/'clone', ignore=shutil.ignore_patterns('_build', 'tmp'))
     ended(book(tmp_path/'clone'), 0)
     assert pages(clone) == pages(tmp_path/'clone') and any(p.stem == 'new' for p in pages(clone))
-    assert all((build/'html'/p.parent/src).exists() for p, text in pages(clone).items() for src in re.findall(r'<img[^>]* src="([^":]+)"', text)), 'all pictures'
+    assert all((build/'html'/p.parent/src).exists() for p, text in pages(clone).items() for src in re.findall(r'<img[^>]* src="([^":]+)"',
+        text)), 'all pictures'
 
 
 def test_book_without_room(clone):

@@ -1,5 +1,5 @@
-"""Hostile and broken input: arrays, frames, recipes, sweeps, records, networks. Each ends in one clear line, takes little memory, runs no code and touches nothing; what is merely odd is read.
-Hypothesis spoils what is whole: it is refused, or means what it meant."""
+"""Hostile and broken input: arrays, frames, recipes, sweeps, records, networks. Each ends in one clear line, takes little memory, runs
+no code and touches nothing; what is merely odd is read. Hypothesis spoils what is whole: it is refused, or means what it meant."""
 import io, itertools, json, os, pickle, shutil, tempfile, zipfile
 from pathlib import Path
 
@@ -99,14 +99,23 @@ def twice():
 
 
 SHAPE = "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 2, 64, 128), }"
-BAD_ARRAYS = {'objects': lambda: npz(np.array([Evil()], object)), 'objects of the right shape': lambda: npz(header(SHAPE.replace('|u1', '|O')) + pickle.dumps(Evil())), 'a record': lambda: npz(np.zeros((5, 2, 64, 128), [('a', 'u1')])),
-              'text': lambda: npz(np.full((5, 2, 64, 128), '1')), 'complex': lambda: npz(TRAIN + 1j), 'dates': lambda: npz(TRAIN.astype('M8[s]')), 'no dimension': lambda: npz(np.array(3)), 'no tiles': lambda: npz(TRAIN[:0]),
-              'a huge header': lambda: npz(header(SHAPE, 2 ** 31, 2) + bytes(10 ** 6), how=zipfile.ZIP_STORED), 'a bomb of a header': lambda: npz(header(SHAPE, 2 ** 29, 2) + bytes(2 ** 26)), 'a deep header': lambda: npz(header('(' * 100)),
-              'a header of code': lambda: npz(header("__import__('os').system('touch pwned')")), 'a negative shape': lambda: npz(header(SHAPE.replace('5', '-5'))), 'a shape of 10^18': lambda: npz(header(SHAPE.replace('5', '10**18'))), 'many tiles': lambda: npz(header(SHAPE.replace('5', '190000'))),
-              'many tiles by columns': lambda: npz(header(SHAPE.replace('5', '190000').replace('False', 'True'))), 'a bomb': lambda: npz(header(SHAPE.replace('5', '3000')) + bytes(3000 * 2 * 64 * 128)), 'more than it says': lambda: npz(npy(TRAIN) + b'x'),
-              'an unknown version': lambda: npz(b'\x93NUMPY\x09\x00' + npy(TRAIN)[8:]), 'no npy': lambda: npz(b'x' * 1000), 'nothing': lambda: npz(b''), 'members twice': twice, 'locked': locked, 'no zip': lambda: b'x' * 1000, 'empty': lambda: b'',
-              'paths inside': lambda: npz().replace(b'training_set.npy', b'../../../pwned.x'), 'names to print': lambda: npz().replace(b'training_set.npy', b'a\x1b[2J\n\rb\x00\x07\x08set.x'), 'lzma that lies': lambda: npz(how=zipfile.ZIP_LZMA)[:400] + npz(how=zipfile.ZIP_LZMA)[450:],
-              'a number that is no class': lambda: npz(np.where(np.arange(5)[:, None, None, None] == 3, 7, TRAIN)), 'infinite': lambda: npz(np.where(TRAIN > 1, np.inf, TRAIN))}
+BAD_ARRAYS = {'objects': lambda: npz(np.array([Evil()], object)), 'objects of the right shape': lambda: npz(header(SHAPE.replace('|u1', '|O'))
+    + pickle.dumps(Evil())), 'a record': lambda: npz(np.zeros((5, 2, 64, 128), [('a', 'u1')])),
+              'text': lambda: npz(np.full((5, 2, 64, 128), '1')), 'complex': lambda: npz(TRAIN + 1j), 'dates': lambda: npz(TRAIN.astype('M8[s]')),
+              'no dimension': lambda: npz(np.array(3)), 'no tiles': lambda: npz(TRAIN[:0]),
+              'a huge header': lambda: npz(header(SHAPE, 2 ** 31, 2) + bytes(10 ** 6), how=zipfile.ZIP_STORED),
+              'a bomb of a header': lambda: npz(header(SHAPE, 2 ** 29, 2) + bytes(2 ** 26)), 'a deep header': lambda: npz(header('(' * 100)),
+              'a header of code': lambda: npz(header("__import__('os').system('touch pwned')")),
+              'a negative shape': lambda: npz(header(SHAPE.replace('5', '-5'))), 'a shape of 10^18': lambda: npz(header(SHAPE.replace('5', '10**18'))),
+              'many tiles': lambda: npz(header(SHAPE.replace('5', '190000'))),
+              'many tiles by columns': lambda: npz(header(SHAPE.replace('5', '190000').replace('False', 'True'))),
+              'a bomb': lambda: npz(header(SHAPE.replace('5', '3000')) + bytes(3000 * 2 * 64 * 128)), 'more than it says': lambda: npz(npy(TRAIN) + b'x'),
+              'an unknown version': lambda: npz(b'\x93NUMPY\x09\x00' + npy(TRAIN)[8:]), 'no npy': lambda: npz(b'x' * 1000), 'nothing': lambda: npz(b''),
+              'members twice': twice, 'locked': locked, 'no zip': lambda: b'x' * 1000, 'empty': lambda: b'',
+              'paths inside': lambda: npz().replace(b'training_set.npy', b'../../../pwned.x'), 'names to print': lambda: npz().replace(b'training_set.npy',
+              b'a\x1b[2J\n\rb\x00\x07\x08set.x'), 'lzma that lies': lambda: npz(how=zipfile.ZIP_LZMA)[:400] + npz(how=zipfile.ZIP_LZMA)[450:],
+              'a number that is no class': lambda: npz(np.where(np.arange(5)[:, None, None, None] == 3, 7, TRAIN)),
+              'infinite': lambda: npz(np.where(TRAIN > 1, np.inf, TRAIN))}
 
 
 @pytest.mark.parametrize('kind', BAD_ARRAYS)
@@ -116,7 +125,8 @@ def test_bad_arrays(kind, tmp_path):
     else: refused(data.load, tmp_path/'x.npz', words=['x.npz'])
 
 
-ODD_ARRAYS = {'big-endian': lambda a: a.astype('>i4'), 'big-endian floats': lambda a: a.astype('>f8'), 'by columns': np.asfortranarray, 'floats by columns': lambda a: np.asfortranarray(a.astype(float)), 'half floats': lambda a: a.astype('f2'),
+ODD_ARRAYS = {'big-endian': lambda a: a.astype('>i4'), 'big-endian floats': lambda a: a.astype('>f8'), 'by columns': np.asfortranarray,
+    'floats by columns': lambda a: np.asfortranarray(a.astype(float)), 'half floats': lambda a: a.astype('f2'),
               'long doubles': lambda a: a.astype(np.longdouble), 'signed': lambda a: a.astype('i8'), 'a header of version 2': lambda a: npy(a, (2, 0))}
 
 
@@ -133,7 +143,8 @@ def test_truth_values(tmp_path):
     assert np.array_equal(np.stack(data.load(tmp_path/'x.npz')[:2], 1), TRAIN > 2)
 
 
-BAD_GROUPS = {'objects': lambda: np.array([Evil()], object), 'floats': lambda: np.zeros(5), 'too few': lambda: np.arange(4), 'no dimension': lambda: np.array(3), '64 bits': lambda: np.arange(5) + 2 ** 40, 'text': lambda: np.full(5, 'a'),
+BAD_GROUPS = {'objects': lambda: np.array([Evil()], object), 'floats': lambda: np.zeros(5), 'too few': lambda: np.arange(4),
+    'no dimension': lambda: np.array(3), '64 bits': lambda: np.arange(5) + 2 ** 40, 'text': lambda: np.full(5, 'a'),
               'a bomb': lambda: header(SHAPE.replace('5, 2, 64, 128', '10**9,')) + bytes(2 ** 26)}
 
 
@@ -188,12 +199,17 @@ def claimed(wide, high):
     return b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + head + struct.pack('>I', zlib.crc32(head)) + png(FRAME)[33:]
 
 
-BAD_FRAMES = {'cut png': lambda: png(FRAME)[:-500], 'cut jpeg': lambda: jpg(FRAME)[:-500], 'png of noise': lambda: png(FRAME)[:60] + bytes(r.integers(0, 256, 3000, np.uint8)), 'empty': lambda: b'', 'text': lambda: b'no picture', 'pickle': lambda: pickle.dumps(Evil()),
-              'svg': lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', '1x1': lambda: png(FRAME[:1, :1]), 'flat': lambda: png(np.zeros((4, 30_000), np.uint8)), '30,000 wide': lambda: png(np.zeros((2_000, 30_000), np.uint8)),
-              'claims 30,000 x 30,000': lambda: claimed(30_000, 30_000), 'claims 0 x 0': lambda: claimed(0, 0), 'claims 2^31': lambda: claimed(2 ** 31 - 1, 2 ** 31 - 1)}
-ODD_FRAMES = {'16 bits': lambda: png(FRAME.astype(np.uint16) * 257), 'alpha': lambda: by_pil('LA', 'PNG'), 'colour': lambda: by_pil('RGB', 'PNG'), 'colour and alpha': lambda: by_pil('RGBA', 'PNG'), 'palette': lambda: by_pil('P', 'PNG'),
+BAD_FRAMES = {'cut png': lambda: png(FRAME)[:-500], 'cut jpeg': lambda: jpg(FRAME)[:-500], 'png of noise': lambda: png(FRAME)[:60]
+    + bytes(r.integers(0, 256, 3000, np.uint8)), 'empty': lambda: b'', 'text': lambda: b'no picture', 'pickle': lambda: pickle.dumps(Evil()),
+              'svg': lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', '1x1': lambda: png(FRAME[:1, :1]),
+              'flat': lambda: png(np.zeros((4, 30_000), np.uint8)), '30,000 wide': lambda: png(np.zeros((2_000, 30_000), np.uint8)),
+              'claims 30,000 x 30,000': lambda: claimed(30_000, 30_000), 'claims 0 x 0': lambda: claimed(0, 0), 'claims 2^31': lambda: claimed(2 ** 31 - 1,
+              2 ** 31 - 1)}
+ODD_FRAMES = {'16 bits': lambda: png(FRAME.astype(np.uint16) * 257), 'alpha': lambda: by_pil('LA', 'PNG'), 'colour': lambda: by_pil('RGB', 'PNG'),
+    'colour and alpha': lambda: by_pil('RGBA', 'PNG'), 'palette': lambda: by_pil('P', 'PNG'),
               'cmyk': lambda: by_pil('CMYK', 'JPEG', quality=100), 'turned by EXIF': turned, 'progressive': lambda: by_pil('L', 'JPEG', progressive=True)}
-BAD_LABELS = {'colours': lambda: png(np.dstack([CODE, CODE, 255 - CODE])), 'other codes': lambda: png(CODE + 7), '16 bits of codes': lambda: png(CODE.astype(np.uint16) + 256), 'another shape': lambda: png(CODE[:, :100]), 'cut': lambda: png(CODE)[:60]}
+BAD_LABELS = {'colours': lambda: png(np.dstack([CODE, CODE, 255 - CODE])), 'other codes': lambda: png(CODE + 7),
+    '16 bits of codes': lambda: png(CODE.astype(np.uint16) + 256), 'another shape': lambda: png(CODE[:, :100]), 'cut': lambda: png(CODE)[:60]}
 
 
 @pytest.mark.parametrize('kind', [*BAD_FRAMES, *BAD_LABELS])
@@ -208,7 +224,8 @@ def test_bad_frames(kind, tmp_path):
 
 @pytest.mark.parametrize('kind', ODD_FRAMES)
 def test_odd_frames(kind, tmp_path):
-    said = convert.convert(release(tmp_path/'in', ODD_FRAMES[kind](), suffix='.jpg' if kind in ('cmyk', 'turned by EXIF', 'progressive') else '.png'), tmp_path/'mars.npz', test=.3)
+    said = convert.convert(release(tmp_path/'in', ODD_FRAMES[kind](), suffix='.jpg' if kind in ('cmyk', 'turned by EXIF', 'progressive') else '.png'),
+        tmp_path/'mars.npz', test=.3)
     images = data.load(tmp_path/'mars.npz').images
     assert not said['broken'] and len(images) == 2 and np.abs(images[0].astype(int) - images[1]).mean() < 6, 'what it was, upright'
 
@@ -235,13 +252,18 @@ def test_spoilt_frames(whole, tmp_path):
 def bomb(inner, layers=12, merge=False):
     names = [f'x{i}' for i in range(layers)]
     first = f'{names[0]}: &{names[0]} {inner}\n'
-    return first + ''.join(f'{b}: &{b} ' + (f'{{<<: [{", ".join([f"*{a}"] * 9)}]}}\n' if merge else f'[{", ".join([f"*{a}"] * 9)}]\n') for a, b in itertools.pairwise(names))
+    return first + ''.join(f'{b}: &{b} ' + (f'{{<<: [{", ".join([f"*{a}"] * 9)}]}}\n' if merge else f'[{", ".join([f"*{a}"] * 9)}]\n') for a,
+        b in itertools.pairwise(names))
 
 
-BAD_YAML = ['a: &a [*a]', 'lr: &a {b: *a}', bomb('[1, 1]'), bomb('{a: 1}', merge=True), f'{bomb("[1]", 9)}lr: *x8', '!!python/object/apply:os.system [touch pwned]', 'lr: !!python/name:os.system', 'lr: !!python/object/new:tests.Evil {}', 'model: !evil x',
-            '[' * 5_000, '{a: ' * 5_000, '- ' * 40_000, '"' + '\\n' * 49_000, 'a: |' + ' ' * 100_000, 'lr: 2020-13-45', f'lr: {"9" * 5000}', f'seed: {"9" * 400}', 'lr: 1e999', 'lr: .nan', 'lr: -.inf', 'seed: -1', 'seed: 99999999999', 'lr: 0x', 'lr: [1]', 'lr: true', 'epochs: 1.5',
-            'widths: 8', 'widths: []', 'widths: [a]', 'widths: [0]', 'widths: [1000000000]', 'widths: [.nan]', 'class_weights: [a, b, c, d, e]', 'class_weights: {}', 'losses: [ce]', 'losses: {ce: .inf}', 'losses: {1: 2, a: 3}', 'model_args: {when: 2020-01-01}', 'augment: !!set {a, b}',
-            'data: "a\\0b"', 'out: "a\\0b"', 'team: ../../pwned', 'row: ..', 'row: a/b', 'row: "a\\nb"', 'team: Ünicode', 'row: "\\ud800"', 'team: маrs', 'row: "a\\u202eb"', 'profile: ../cpu', '? [a]\n: 1', '1: 2', 'null', '- 1', '"text"', 'a: b: c', '\t', '%YAML 9.9\n---\na: 1', '--- 1\n--- 2',
+BAD_YAML = ['a: &a [*a]', 'lr: &a {b: *a}', bomb('[1, 1]'), bomb('{a: 1}', merge=True), f'{bomb("[1]", 9)}lr: *x8',
+    '!!python/object/apply:os.system [touch pwned]', 'lr: !!python/name:os.system', 'lr: !!python/object/new:tests.Evil {}', 'model: !evil x',
+            '[' * 5_000, '{a: ' * 5_000, '- ' * 40_000, '"' + '\\n' * 49_000, 'a: |' + ' ' * 100_000, 'lr: 2020-13-45', f'lr: {"9" * 5000}',
+            f'seed: {"9" * 400}', 'lr: 1e999', 'lr: .nan', 'lr: -.inf', 'seed: -1', 'seed: 99999999999', 'lr: 0x', 'lr: [1]', 'lr: true', 'epochs: 1.5',
+            'widths: 8', 'widths: []', 'widths: [a]', 'widths: [0]', 'widths: [1000000000]', 'widths: [.nan]', 'class_weights: [a, b, c, d, e]',
+            'class_weights: {}', 'losses: [ce]', 'losses: {ce: .inf}', 'losses: {1: 2, a: 3}', 'model_args: {when: 2020-01-01}', 'augment: !!set {a, b}',
+            'data: "a\\0b"', 'out: "a\\0b"', 'team: ../../pwned', 'row: ..', 'row: a/b', 'row: "a\\nb"', 'team: Ünicode', 'row: "\\ud800"', 'team: маrs',
+            'row: "a\\u202eb"', 'profile: ../cpu', '? [a]\n: 1', '1: 2', 'null', '- 1', '"text"', 'a: b: c', '\t', '%YAML 9.9\n---\na: 1', '--- 1\n--- 2',
             '\x00', '\ufeffé: 1', f'members: [{", ".join(["hendrix/flagship"] * 200)}]', 'batch: 0', '__class__: 1', '_x: 1']
 
 
@@ -252,7 +274,9 @@ def test_bad_recipes_and_sweeps(text, tmp_path):
     refused(plan.plan, [str(tmp_path/'x.yml')], words=[] if 'x.yml' in text else ['x.yml'])
 
 
-@pytest.mark.parametrize('members, word', [(['../../etc/passwd'], 'team/row'), (['scratch/me'], 'no such'), (['hendrix/none'], 'no such'), ([{'recipe': 'hendrix/flagship', 'seed': 'x'}], 'seed'), ([[]], 'team/row'), ([{'recipe': {}}], 'team/row'), ([3], 'team/row'), (['hendrix/flagship\n'], 'team/row')])
+@pytest.mark.parametrize('members, word', [(['../../etc/passwd'], 'team/row'), (['scratch/me'], 'no such'), (['hendrix/none'], 'no such'),
+    ([{'recipe': 'hendrix/flagship', 'seed': 'x'}], 'seed'), ([[]], 'team/row'), ([{'recipe': {}}], 'team/row'), ([3], 'team/row'),
+    (['hendrix/flagship\n'], 'team/row')])
 def test_bad_ensembles(members, word, tmp_path):
     (tmp_path/'x.yml').write_text(yaml.safe_dump({'team': 'scratch', 'row': 'me', 'members': members}))
     refused(plan.plan, [str(tmp_path/'x.yml')], words=[word])
@@ -265,9 +289,12 @@ def test_cycles_of_ensembles(tmp_path, monkeypatch):
     for name in 'ad': refused(plan.plan, [f't/{name}'], words=['member of itself'])
 
 
-BAD_SWEEPS = [{'recipes': ['../../etc/passwd']}, {'recipes': ['/etc/passwd']}, {'recipes': ['*/../../*']}, {'recipes': ['nowhere/x.yml']}, {'recipes': ['a\0.yml']}, {'recipes': ['[' * 1000]}, {'recipes': ['x' * 90_000]}, {'recipes': ['*'], 'seeds': list(range(5000))},
-              {'recipes': ['*'], 'seeds': [10 ** 30]}, {'recipes': ['*'], 'overrides': [{'team': '../pwned'}]}, {'recipes': ['*'], 'overrides': [{1: 2}]}, {'recipes': ['*'], 'grid': {'lr': [1.] * 200, 'batch': [1] * 200}}, {'recipes': ['*'], 'random': {'lr': {'low': 10 ** 400, 'high': 10 ** 401}}},
-              {'recipes': ['*'], 'random': {'lr': {'low': -1e308, 'high': 1e308}}}, {'recipes': ['*'], 'random': {'n': 10 ** 12, 'lr': [1.]}}, {'recipes': ['*'], 'random': {'n': True}}, {'recipes': [['*']]}, {'recipes': '*'}]
+BAD_SWEEPS = [{'recipes': ['../../etc/passwd']}, {'recipes': ['/etc/passwd']}, {'recipes': ['*/../../*']}, {'recipes': ['nowhere/x.yml']},
+    {'recipes': ['a\0.yml']}, {'recipes': ['[' * 1000]}, {'recipes': ['x' * 90_000]}, {'recipes': ['*'], 'seeds': list(range(5000))},
+              {'recipes': ['*'], 'seeds': [10 ** 30]}, {'recipes': ['*'], 'overrides': [{'team': '../pwned'}]}, {'recipes': ['*'], 'overrides': [{1: 2}]},
+              {'recipes': ['*'], 'grid': {'lr': [1.] * 200, 'batch': [1] * 200}}, {'recipes': ['*'], 'random': {'lr': {'low': 10 ** 400, 'high': 10 ** 401}}},
+              {'recipes': ['*'], 'random': {'lr': {'low': -1e308, 'high': 1e308}}}, {'recipes': ['*'], 'random': {'n': 10 ** 12, 'lr': [1.]}},
+              {'recipes': ['*'], 'random': {'n': True}}, {'recipes': [['*']]}, {'recipes': '*'}]
 
 
 @pytest.mark.parametrize('sweep', BAD_SWEEPS, ids=lambda s: ascii(s)[:60])
@@ -276,7 +303,8 @@ def test_bad_sweeps(sweep, tmp_path):
     refused(plan.plan, [str(tmp_path/'s.yml')])
 
 
-anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.dates() | st.binary(max_size=5), lambda x: st.lists(x, max_size=4) | st.dictionaries(st.text(max_size=5) | st.integers(), x, max_size=4), max_leaves=9)
+anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.dates() | st.binary(max_size=5),
+    lambda x: st.lists(x, max_size=4) | st.dictionaries(st.text(max_size=5) | st.integers(), x, max_size=4), max_leaves=9)
 
 
 @some(120)
@@ -300,9 +328,11 @@ def test_any_text(text):
 
 
 @some(60)
-@given(st.dictionaries(st.sampled_from(list(plan.KEYS)), anything, max_size=4), st.dictionaries(st.sampled_from(['n', 'seed', 'lr', 'batch']), anything | st.fixed_dictionaries({'low': anything, 'high': anything}), max_size=3))
+@given(st.dictionaries(st.sampled_from(list(plan.KEYS)), anything, max_size=4), st.dictionaries(st.sampled_from(['n', 'seed', 'lr', 'batch']),
+    anything | st.fixed_dictionaries({'low': anything, 'high': anything}), max_size=3))
 def test_any_sweep(values, random):
-    harmless(plan._overrides, values | {'random': random} if isinstance(values.get('overrides', []), list) and isinstance(values.get('grid', {}), dict) else {}, 'x')
+    harmless(plan._overrides, values | {'random': random} if isinstance(values.get('overrides', []), list) and isinstance(values.get('grid', {}), dict) else {},
+        'x')
 
 
 # records
@@ -310,7 +340,9 @@ def test_any_sweep(values, random):
 def whole(folder): return made_up_record(folder/'made-up'/'hendrix'/'tiny'/'0', 0, .5, tiles=4)
 
 
-@pytest.mark.parametrize('text', ['', '{', '[]', '3', 'null', '{"format": 2}', '{"format": 99}', '{"format": "1"}', '{"format": 1}', '{"format": 1, "a": NaN}', '{"format": 1, "a": 1e999}', '[' * 100_000, '{"a":' * 100_000, '"\\ud800"', '9' * 5000, '{"format": 1, "digest": 3, "result": []}', ' ' * 2 ** 25, b'\xff\xfe'], ids=lambda t: ascii(t[:20]))
+@pytest.mark.parametrize('text', ['', '{', '[]', '3', 'null', '{"format": 2}', '{"format": 99}', '{"format": "1"}', '{"format": 1}', '{"format": 1, "a": NaN}',
+    '{"format": 1, "a": 1e999}', '[' * 100_000, '{"a":' * 100_000, '"\\ud800"', '9' * 5000, '{"format": 1, "digest": 3, "result": []}', ' ' * 2 ** 25,
+    b'\xff\xfe'], ids=lambda t: ascii(t[:20]))
 def test_bad_records(text, tmp_path):
     home = whole(tmp_path)
     (home/'record.json').write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -390,12 +422,21 @@ def arrays(*made):
     return lambda p: p | {'model.weights.h5': f.getvalue()}
 
 
-BAD_NETS = {'a call': config(lambda c: {'module': 'os', 'class_name': 'system', 'config': {'command': 'touch pwned'}, 'registered_name': None}), 'a function': layer(module='builtins', class_name='function', config='exec', registered_name='function'),
-            'a download': config(lambda c: {'module': 'keras.utils', 'class_name': 'get_file', 'config': {'fname': 'pwned', 'origin': 'file:///etc/passwd', 'cache_dir': '.'}, 'registered_name': None}),
-            'a file read': layer(class_name='StringLookup', config={'name': 'logits', 'vocabulary': '/etc/passwd'}), 'a SavedModel': layer(class_name='TFSMLayer', config={'name': 'logits', 'filepath': '/'}), 'torch': layer(class_name='TorchModuleWrapper', config={'module': 'gASV'}),
-            'a pickle for weights': lambda p: {k: v for k, v in p.items() if 'weights' not in k} | {'model.weights.npz': npz(np.array([Evil()], object))}, 'paths inside': lambda p: p | {'../../pwned': b''}, 'torch zip': lambda p: {'archive/data.pkl': pickle.dumps(Evil())}, 'npz': lambda p: {'a.npy': npy(TEST)},
-            'a bomb': lambda p: p | {'config.json': p['config.json'] + b' ' * 2 ** 26}, 'a bomb of weights': lambda p: p | {'model.weights.h5': p['model.weights.h5'] + bytes(2 ** 26)}, 'claimed weights': arrays('a', (2 ** 32,), 'f8'), 'no weights': lambda p: p | {'model.weights.h5': b''},
-            'a huge layer': layer(config={'name': 'logits', 'filters': 10 ** 9, 'kernel_size': [1, 1]}), 'a deep description': lambda p: p | {'config.json': b'[' * 100_000}, 'no description': lambda p: p | {'config.json': b'{}'}, 'NaN': lambda p: p | {'config.json': b'NaN'}}
+BAD_NETS = {'a call': config(lambda c: {'module': 'os', 'class_name': 'system', 'config': {'command': 'touch pwned'}, 'registered_name': None}),
+    'a function': layer(module='builtins', class_name='function', config='exec', registered_name='function'),
+            'a download': config(lambda c: {'module': 'keras.utils', 'class_name': 'get_file', 'config': {'fname': 'pwned', 'origin': 'file:///etc/passwd',
+            'cache_dir': '.'}, 'registered_name': None}),
+            'a file read': layer(class_name='StringLookup', config={'name': 'logits', 'vocabulary': '/etc/passwd'}),
+            'a SavedModel': layer(class_name='TFSMLayer', config={'name': 'logits', 'filepath': '/'}), 'torch': layer(class_name='TorchModuleWrapper',
+            config={'module': 'gASV'}),
+            'a pickle for weights': lambda p: {k: v for k, v in p.items() if 'weights' not in k} | {'model.weights.npz': npz(np.array([Evil()], object))},
+            'paths inside': lambda p: p | {'../../pwned': b''}, 'torch zip': lambda p: {'archive/data.pkl': pickle.dumps(Evil())},
+            'npz': lambda p: {'a.npy': npy(TEST)},
+            'a bomb': lambda p: p | {'config.json': p['config.json'] + b' ' * 2 ** 26}, 'a bomb of weights': lambda p: p
+            | {'model.weights.h5': p['model.weights.h5'] + bytes(2 ** 26)}, 'claimed weights': arrays('a', (2 ** 32,), 'f8'), 'no weights': lambda p: p
+            | {'model.weights.h5': b''},
+            'a huge layer': layer(config={'name': 'logits', 'filters': 10 ** 9, 'kernel_size': [1, 1]}), 'a deep description': lambda p: p
+            | {'config.json': b'[' * 100_000}, 'no description': lambda p: p | {'config.json': b'{}'}, 'NaN': lambda p: p | {'config.json': b'NaN'}}
 
 
 def opened(path):
@@ -427,10 +468,12 @@ def test_spoilt_networks(nets, tmp_path):
 
 # the command line
 
-@pytest.mark.parametrize('args', [('data', 'info', 'bad.npz'), ('data', 'convert', 'release', 'out/mars.npz'), ('train', 'bomb.yml'), ('sweep', 'bomb.yml'), ('reproduce', 'record.json'), ('predict', '--model', 'bad.keras', '--data', 'good.npz', '--out', 'out/p.npz')], ids=lambda a: ' '.join(a[:2]))
+@pytest.mark.parametrize('args', [('data', 'info', 'bad.npz'), ('data', 'convert', 'release', 'out/mars.npz'), ('train', 'bomb.yml'), ('sweep', 'bomb.yml'),
+    ('reproduce', 'record.json'), ('predict', '--model', 'bad.keras', '--data', 'good.npz', '--out', 'out/p.npz')], ids=lambda a: ' '.join(a[:2]))
 def test_commands(args, marsnb, tmp_path):
     "Each says it in one line without control characters, and ends with exit code 2."
-    (tmp_path/'bad.npz').write_bytes(BAD_ARRAYS['names to print']()); (tmp_path/'good.npz').write_bytes(npz()); (tmp_path/'bad.keras').write_bytes(pickle.dumps(Evil()))
+    (tmp_path/'bad.npz').write_bytes(BAD_ARRAYS['names to print']()); (tmp_path/'good.npz').write_bytes(npz())
+    (tmp_path/'bad.keras').write_bytes(pickle.dumps(Evil()))
     (tmp_path/'bomb.yml').write_text(bomb('[1]')); (tmp_path/'record.json').write_text('{"format": 9}')
     for p in ('images/edr', 'labels/train'): (tmp_path/'release'/'msl'/p).mkdir(parents=True); (tmp_path/'release'/'msl'/p/'a.png').write_bytes(b'x')
     before = tree(tmp_path)

@@ -53,18 +53,23 @@ def turned(a):
 def test_images_of_every_kind(marsnb, net, tiles, tmp_path):
     "In a process of its own, as a user would; grey, colour, 16 bits, alpha, turned, tiny, flat, of one name; one is broken."
     t = tiles[0]
-    kinds = {'grey.png': t, 'colour.jpg': np.dstack([t, t // 2, t]), 'deep.tif': np.uint16(t) * 16, 'clear.png': np.dstack([t] * 4), 'tiny.bmp': t[:3, :5], 'flat.webp': np.tile(t[:9], (1, 5)), 'same/grey.png': tiles[1], 'grey.jpg': t[:, :77]}
+    kinds = {'grey.png': t, 'colour.jpg': np.dstack([t, t // 2, t]), 'deep.tif': np.uint16(t) * 16, 'clear.png': np.dstack([t] * 4), 'tiny.bmp': t[:3, :5],
+        'flat.webp': np.tile(t[:9], (1, 5)), 'same/grey.png': tiles[1], 'grey.jpg': t[:, :77]}
     for name, a in kinds.items(): put(tmp_path/'in'/name, a)
-    (tmp_path/'in'/'turned.jpg').write_bytes(turned(t)); (tmp_path/'in'/'broken.png').write_bytes((tmp_path/'in'/'grey.png').read_bytes()[:-200]); (tmp_path/'in'/'notes.txt').write_text('no picture')
+    (tmp_path/'in'/'turned.jpg').write_bytes(turned(t)); (tmp_path/'in'/'broken.png').write_bytes((tmp_path/'in'/'grey.png').read_bytes()[:-200])
+    (tmp_path/'in'/'notes.txt').write_text('no picture')
     r = marsnb('predict', 'in', 'in/same', '--model', net, '--sure', 0)
     assert r.returncode == 1 and [l for l in r.stderr.splitlines() if 'whole frame' not in l] == ['in/broken.png: not a readable picture'], r.stderr
-    assert {l.partition(': ')[0] for l in r.stderr.splitlines() if 'whole frame' in l} == {f'in/{n}' for n in ('flat.webp', 'grey.jpg', 'tiny.bmp', 'turned.jpg')}, 'which have another shape or are too small'
+    assert {l.partition(': ')[0] for l in r.stderr.splitlines() if 'whole frame' in l} == {f'in/{n}' for n in ('flat.webp', 'grey.jpg', 'tiny.bmp',
+        'turned.jpg')}, 'which have another shape or are too small'
     assert r.stdout.splitlines() == ['terrain: 9 maps and areas.csv; 1 of 10 images skipped']
     shapes = {n: labels(tmp_path/'terrain'/f'{n}_labels.png').shape for n in ('grey', 'grey-2', 'grey-3', 'colour', 'deep', 'clear', 'tiny', 'flat', 'turned')}
-    assert shapes == {'grey': (64, 77), 'grey-2': (64, 128), 'grey-3': (64, 128), 'colour': (64, 128), 'deep': (64, 128), 'clear': (64, 128), 'tiny': (3, 5), 'flat': (9, 640), 'turned': (128, 64)}
+    assert shapes == {'grey': (64, 77), 'grey-2': (64, 128), 'grey-3': (64, 128), 'colour': (64, 128), 'deep': (64, 128), 'clear': (64, 128), 'tiny': (3, 5),
+        'flat': (9, 640), 'turned': (128, 64)}
     assert len(list((tmp_path/'terrain').iterdir())) == 2 * 9 + 1 and not [p for p in tmp_path.rglob('*') if p.name.startswith('.')]
     expected = images.infer.predict(images.network(net).net, t[None])[0]
-    for n in ('grey-2', 'deep', 'clear'): assert (labels(tmp_path/'terrain'/f'{n}_labels.png') == expected).mean() > .999, n  # an image of one tile gets what the tile gets
+    # an image of one tile gets what the tile gets
+    for n in ('grey-2', 'deep', 'clear'): assert (labels(tmp_path/'terrain'/f'{n}_labels.png') == expected).mean() > .999, n
     rows = table(tmp_path/'terrain')
     for n, (high, wide) in shapes.items(): assert sum(int(r['pixels']) for r in rows if r['output'] == n) == high * wide
     assert {r['file'] for r in rows if r['output'] == 'grey-3'} == {'../in/same/grey.png'}
@@ -78,7 +83,8 @@ def test_mask_scale_and_probabilities(predict, tiles, tmp_path):
     assert predict('edr', '--mask', 'mxy', '--mask', 'rng', '--sure', 0, '--scale', .5, '--probabilities', '--tta', '--out', 'maps')[0] == 0
     assert np.array_equal(labels(tmp_path/'maps'/f'{stem}_labels.png') == 255, (rover | far) > 0) and (labels(tmp_path/'maps'/'other_labels.png') < 5).all()
     p = np.load(tmp_path/'maps'/f'{stem}_probabilities.npz')['probabilities']
-    assert p.shape == (128, 128, 5) and np.allclose(p.astype(float).sum(-1), 1, atol=.01) and np.load(tmp_path/'maps'/'other_probabilities.npz')['probabilities'].shape == (32, 64, 5)
+    assert p.shape == (128, 128, 5) and np.allclose(p.astype(float).sum(-1), 1,
+        atol=.01) and np.load(tmp_path/'maps'/'other_probabilities.npz')['probabilities'].shape == (32, 64, 5)
     assert predict('edr', '--sure', 1, '--no-background', '--out', 'unsure')[0] == 0 and (labels(tmp_path/'unsure'/'other_labels.png') == 255).all()
     assert predict('edr', '--sure', 0, '--no-background', '--out', 'unsure')[0] == 0 and labels(tmp_path/'unsure'/'other_labels.png').min() > 0
 
@@ -99,12 +105,16 @@ def test_a_second_call(predict, tiles, tmp_path):
     assert code == 2 and 'areas.csv' in err and (tmp_path/'mine'/'areas.csv').read_bytes() == kept
 
 
-@pytest.mark.parametrize('args, word', [((), 'name images'), (('x.png', '--data', 'mars.npz'), 'name images'), (('nowhere.png',), 'nowhere.png'), (('empty',), 'empty'), (('x.png', '--mask', 'nowhere'), 'nowhere'),
-                                        (('x.png', '--mask', 'in'), 'in: no mask'), (('x.png', '--scale', 0), '--scale'), (('x.png', '--scale', 'nan'), '--scale'), (('x.png', '--scale', 900), '--scale'), (('x.png', '--sure', 2), '--sure'),
-                                        (('x.png', '--submission', 's.csv'), '--submission'), (('--data', 'mars.npz', '--scale', 1), '--scale'), (('x.png', '--out', 'x.png'), 'x.png'), (('in', '--out', 'in'), 'holds the images'),
+@pytest.mark.parametrize('args, word', [((), 'name images'), (('x.png', '--data', 'mars.npz'), 'name images'), (('nowhere.png',), 'nowhere.png'),
+    (('empty',), 'empty'), (('x.png', '--mask', 'nowhere'), 'nowhere'),
+                                        (('x.png', '--mask', 'in'), 'in: no mask'), (('x.png', '--scale', 0), '--scale'),
+                                        (('x.png', '--scale', 'nan'), '--scale'), (('x.png', '--scale', 900), '--scale'), (('x.png', '--sure', 2), '--sure'),
+                                        (('x.png', '--submission', 's.csv'), '--submission'), (('--data', 'mars.npz', '--scale', 1), '--scale'),
+                                        (('x.png', '--out', 'x.png'), 'x.png'), (('in', '--out', 'in'), 'holds the images'),
                                         (('bad.png',), 'none of 1'), (('x.png', '--mask', 'tall.png'), 'another shape')])
 def test_refused(predict, tiles, tmp_path, args, word):
-    put(tmp_path/'x.png', tiles[0]); put(tmp_path/'in'/'y.png', tiles[0]); put(tmp_path/'tall.png', tiles[0].T); (tmp_path/'empty').mkdir(); (tmp_path/'bad.png').write_text('no picture')
+    put(tmp_path/'x.png', tiles[0]); put(tmp_path/'in'/'y.png', tiles[0]); put(tmp_path/'tall.png', tiles[0].T); (tmp_path/'empty').mkdir()
+    (tmp_path/'bad.png').write_text('no picture')
     before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
     code, out, err = predict(*args)
     assert code == 2 and word in err and 'Traceback' not in err and 1 <= len(err.splitlines()) <= 2, err

@@ -23,7 +23,8 @@ VARIANTS = {
     'group': partial(models.unet, block=partial(B.double, norm=B.group, after=[B.se, B.spatial_drop]), stem=B.denoise, l2=1e-4),
     'layer': partial(models.unet, block=partial(B.res, norm=B.layer), bridge=partial(B.pyramid, bins=(1, 2)), merge=B.gate_add, down=B.down_blur),
     'instance': partial(models.unet, block=partial(B.multi, norm=B.instance), bridge=partial(B.dilated, after=[B.se, B.drop]), patch=2),
-    'modules': partial(models.double_unet, bridge=partial(B.inception, after=[B.se, B.context, B.automaton]), micro_bridge=partial(B.double, after=[B.context])),
+    'modules': partial(models.double_unet, bridge=partial(B.inception, after=[B.se, B.context, B.automaton]),
+    micro_bridge=partial(B.double, after=[B.context])),
     'deep': partial(models.unet_pp, deep=True),
     'guided': partial(models.unet3plus, deep=True, guided=True, attn=B.se, filt=partial(B.conv, norm=None, act=None)),
 }
@@ -91,7 +92,8 @@ def test_sizes_and_channels(f):
 
 
 @pytest.mark.parametrize('f', EVERY, ids=lambda f: f.__name__)
-@pytest.mark.parametrize('bad', [{'widths': (4, 0)}, {'widths': ()}, {'widths': (4,) * 9}, {'widths': 4}, {'n_classes': 0}, {'shape': (32, 64)}, {'blok': B.res}, {'block': 'res'}],
+@pytest.mark.parametrize('bad', [{'widths': (4, 0)}, {'widths': ()}, {'widths': (4,) * 9}, {'widths': 4}, {'n_classes': 0}, {'shape': (32, 64)},
+    {'blok': B.res}, {'block': 'res'}],
                          ids=lambda b: '-'.join(f'{k}={v}'[:20] for k, v in b.items()))
 def test_refuses_before_anything_is_built(f, bad, monkeypatch):
     monkeypatch.setattr(keras, 'Input', lambda *a, **k: pytest.fail('something was built'))

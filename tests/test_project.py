@@ -22,13 +22,15 @@ def copied(copy, *suffixes):
 
 def cells(notebook):
     "The code of `notebook`, cell by cell, without what is for IPython alone."
-    return ['\n'.join(l for l in c.source.splitlines() if not l.lstrip().startswith(('%', '!'))) for c in nbformat.read(notebook, 4).cells if c.cell_type == 'code']
+    return ['\n'.join(l for l in c.source.splitlines() if not l.lstrip().startswith(('%', '!'))) for c in nbformat.read(notebook, 4).cells
+        if c.cell_type == 'code']
 
 
 def test_package_is_in_step_with_notebooks(tmp_path):
     copy = copied(tmp_path/'copy', '.ipynb', '.py', '.ini', '.toml')
     for command in ('nbdev_export', 'nbdev_clean'): subprocess.run([BIN/command], cwd=copy, check=True, capture_output=True)
-    changed = [str(p.relative_to(copy)) for p in copy.rglob('*') if p.is_file() and '__pycache__' not in p.parts and (not (ROOT/p.relative_to(copy)).exists() or p.read_bytes() != (ROOT/p.relative_to(copy)).read_bytes())]
+    changed = [str(p.relative_to(copy)) for p in copy.rglob('*') if p.is_file() and '__pycache__' not in p.parts and (not (ROOT/p.relative_to(copy)).exists()
+        or p.read_bytes() != (ROOT/p.relative_to(copy)).read_bytes())]
     assert not changed, f'run nbdev_export and nbdev_clean: {changed}'
 
 
@@ -46,7 +48,8 @@ def test_lock_holds_what_is_installed():
     while todo:  # everything that the project needs, and what that needs in turn
         need = Requirement(todo.pop())
         for r in map(Requirement, importlib.metadata.requires(need.name) or []):
-            if any(r.marker is None or r.marker.evaluate({'extra': e}) for e in need.extras or {''}) and (key := (normal(r.name), tuple(sorted(r.extras)))) not in seen:
+            if any(r.marker is None or r.marker.evaluate({'extra': e}) for e in need.extras or {''}) and (key := (normal(r.name),
+                    tuple(sorted(r.extras)))) not in seen:
                 seen.add(key); todo.append(f'{r.name}[{",".join(r.extras)}]' if r.extras else r.name)
     missing = [n for n, _ in seen if n not in lock]
     assert not missing, f'not in requirements.lock: {missing}'
@@ -55,7 +58,8 @@ def test_lock_holds_what_is_installed():
 
 
 def test_no_path_of_a_machine():
-    found = [str(p.relative_to(ROOT)) for p in tracked('*') if p.suffix in ('.ipynb', '.py', '.md', '.yml', '.toml', '.ini', '.json', '') and re.search(r'/(work|home|root|tmp)/[a-z]|/Users/', p.read_text(errors='ignore')) and 'tests' not in p.parts]
+    found = [str(p.relative_to(ROOT)) for p in tracked('*') if p.suffix in ('.ipynb', '.py', '.md', '.yml', '.toml', '.ini', '.json', '')
+        and re.search(r'/(work|home|root|tmp)/[a-z]|/Users/', p.read_text(errors='ignore')) and 'tests' not in p.parts]
     assert not found
 
 
@@ -76,8 +80,10 @@ def test_ruff_finds_nothing():
 
 
 # what is needed but imported nowhere, and why
-TOOLS = {'distributed': 'dask.distributed', 'jupyter-book': 'builds the report', 'pydata-sphinx-theme': 'its look, kept below a version', 'tensorflow': 'as tensorflow-cpu, for other machines', 'tensorboard': 'Keras imports it where a recipe says tensorboard: true',
-         'jupyterlab': 'make lab', 'execnb': 'of nbdev, kept below a version', 'fastcore': 'of nbdev, kept below a version', 'ghapi': 'of nbdev, kept below a version', 'ruff': 'its command'}
+TOOLS = {'distributed': 'dask.distributed', 'jupyter-book': 'builds the report', 'pydata-sphinx-theme': 'its look, kept below a version',
+    'tensorflow': 'as tensorflow-cpu, for other machines', 'tensorboard': 'Keras imports it where a recipe says tensorboard: true',
+         'jupyterlab': 'make lab', 'execnb': 'of nbdev, kept below a version', 'fastcore': 'of nbdev, kept below a version',
+         'ghapi': 'of nbdev, kept below a version', 'ruff': 'its command'}
 
 
 MAY_BE_MISSING = {'torch', 'ipywidgets'}  # measured beside us where it is installed; for JupyterLab, which comes with dev
@@ -126,7 +132,8 @@ def test_lock_is_what_dependencies_allow(wanted):
     assert not {str(r) for name, r in (wanted[0] | wanted[1]).items() if name in lock and lock[name] not in r.specifier}
 
 
-ALLOWING = re.compile(r'MIT|BSD|0BSD|3-Clause BSD|Apache|ISC|Zlib|CC0|PSF|Python Software Foundation|MPL-2|Mozilla Public License 2|Public Domain')  # those of the MPL are used as they are
+# those of the MPL are used as they are
+ALLOWING = re.compile(r'MIT|BSD|0BSD|3-Clause BSD|Apache|ISC|Zlib|CC0|PSF|Python Software Foundation|MPL-2|Mozilla Public License 2|Public Domain')
 DOCUTILS = 'GNU General Public License (GPL)'  # of a file for Emacs that is not installed
 
 
@@ -159,7 +166,8 @@ def test_every_exported_function_is_used_in_its_notebook(notebook):
     name = next((m[1] for s in cells(notebook) if (m := re.search(r'#\|\s*default_exp\s+(\S+)', s))), None)
     if not name: return
     body = ast.parse((ROOT/'marsnb'/f'{name.replace(".", "/")}.py').read_text()).body
-    uses = {n.name: set(said_in(n)) for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | {n.targets[0].id: set(said_in(n.value)) for n in body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name) and n.targets[0].id != '__all__'}
+    uses = {n.name: set(said_in(n)) for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | {n.targets[0].id: set(said_in(n.value)) for n in body
+        if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name) and n.targets[0].id != '__all__'}
     todo = {w for s in cells(notebook) if not re.search(r'(?m)^#\|\s*export', s) for w in said_in(ast.parse(s))} & set(uses)
     done = set()
     while todo: done.add(w := todo.pop()); todo |= (uses[w] & set(uses)) - done
@@ -173,7 +181,8 @@ def test_every_exported_function_is_used_in_its_notebook(notebook):
 def alone(tmp_path):
     "Runs a command in a folder, in a home of its own."
     (tmp_path/'home').mkdir()
-    env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'HOME': str(tmp_path/'home'), 'GIT_CONFIG_NOSYSTEM': '1', 'GIT_AUTHOR_NAME': 'a', 'GIT_AUTHOR_EMAIL': 'a@b', 'GIT_COMMITTER_NAME': 'a', 'GIT_COMMITTER_EMAIL': 'a@b'}
+    env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'HOME': str(tmp_path/'home'), 'GIT_CONFIG_NOSYSTEM': '1', 'GIT_AUTHOR_NAME': 'a',
+        'GIT_AUTHOR_EMAIL': 'a@b', 'GIT_COMMITTER_NAME': 'a', 'GIT_COMMITTER_EMAIL': 'a@b'}
     def run(where, *command):
         where.mkdir(exist_ok=True)
         if command[0] == 'make': shutil.copy(ROOT/'Makefile', where)
@@ -194,7 +203,8 @@ def test_git_hooks(alone, tmp_path):
     hook.write_text('#!/bin/sh\nexit 0\n')
     alone(clone, 'make', 'hooks')
     assert 'nbdev_trust' not in hook.read_text(), "somebody's own hook stays"
-    alone(clone, 'git', '-c', 'init.defaultBranch=x', 'checkout', '-q', '-b', 'other'); alone(clone, 'git', 'commit', '-q', '--allow-empty', '-m', 'second'); alone(tree, 'git', 'merge', '-q', 'other')
+    alone(clone, 'git', '-c', 'init.defaultBranch=x', 'checkout', '-q', '-b', 'other'); alone(clone, 'git', 'commit', '-q', '--allow-empty', '-m', 'second')
+    alone(tree, 'git', 'merge', '-q', 'other')
     assert '*.ipynb merge=nbdev-merge' in (ROOT/'.gitattributes').read_text()
 
 

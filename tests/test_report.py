@@ -42,7 +42,8 @@ def tables(page):
     "The tables of the HTML file `page`, figures as numbers."
     for t in BeautifulSoup(page.read_text(encoding='utf-8'), 'html.parser').select('table.dataframe'):
         head, *rows = [[c.get_text() for c in r.select('th, td')] for r in t.select('tr')]
-        yield pd.DataFrame([[pd.to_numeric(c.replace(',', ''), errors='coerce') if re.fullmatch(r'[+-]?[\d.,]+|', c) else c for c in r] for r in rows], columns=head)
+        yield pd.DataFrame([[pd.to_numeric(c.replace(',', ''), errors='coerce') if re.fullmatch(r'[+-]?[\d.,]+|', c) else c for c in r] for r in rows],
+            columns=head)
 
 
 def the_table(page, first):
@@ -69,7 +70,8 @@ def test_all_records_are_one_csv(built):
 
 def test_every_claim_has_a_verdict(built):
     shown, waiting = list(tables(html(built)/'claims.html'))[:2]
-    assert sorted([*shown.claim, *waiting.claim]) == sorted(c.claim for c in verdicts.claims()) and list(shown)[:4] == ['claim', 'team', 'verdict', 'probability'] and 'quotation' in waiting
+    assert sorted([*shown.claim, *waiting.claim]) == sorted(c.claim for c in verdicts.claims()) and list(shown)[:4] == ['claim', 'team', 'verdict',
+        'probability'] and 'quotation' in waiting
     words = shown.verdict.str.partition(' (')[0]
     order = [verdicts.WORDS.index(w) for w in words]
     assert order == sorted(order) and verdicts.WAITING not in set(words) and len(waiting)
@@ -99,7 +101,8 @@ def test_each_team_has_a_part_with_its_own_tables(built):
 def test_real_data_comes_first_and_quick_runs_are_marked(built):
     contents = (built[0]/'_build'/'src'/'_toc.yml').read_text()
     assert contents.index('ai4mars-gpu') < contents.index('Further runs: synthetic-quick')
-    assert 'Made-up' not in (html(built)/'index.html').read_text() and 'far too short to judge by' in (html(built)/'runs'/'synthetic-quick'/'cortex_creators'/'single_unet.html').read_text()
+    assert 'Made-up' not in (html(built)/'index.html').read_text() and 'far too short to judge by' in (
+        html(built)/'runs'/'synthetic-quick'/'cortex_creators'/'single_unet.html').read_text()
 
 
 def test_a_page_is_that_of_its_record_whatever_notebook_lies_beside_it(built):
@@ -151,14 +154,16 @@ def test_tables_sort_and_filter(built, browser):
     click('parameters')
     assert figures() == sorted(before), 'made up so that larger networks are better; numbers sort as numbers'
     browser.find_element('css selector', '.table-filter input').send_keys('hendrix')
-    assert len(rows()) == 2 and all('Hendrix' in r for r in rows()) and browser.find_element('css selector', '.table-filter [role=status]').text == '2 of 14 rows'
+    assert len(rows()) == 2 and all('Hendrix' in r for r in rows()) and browser.find_element('css selector',
+        '.table-filter [role=status]').text == '2 of 14 rows'
 
 
 def test_pages_fit_a_phone(built, browser):
     for page in pages(html(built)):
         visit(browser, page, 400)
         assert browser.execute_script('return document.documentElement.scrollWidth') <= 400, page
-        boxes = browser.execute_script('return [...document.querySelectorAll(".table-box")].map(b => [b.getBoundingClientRect().right, b.scrollWidth > b.clientWidth, b.tabIndex])')
+        boxes = browser.execute_script('return [...document.querySelectorAll(".table-box")].map(b => [b.getBoundingClientRect().right, b.scrollWidth > '
+            'b.clientWidth, b.tabIndex])')
         assert all(right <= 400 and (not wide or tab == 0) for right, wide, tab in boxes), page
 
 
@@ -167,15 +172,19 @@ def hostile(folder):
     made_up.suite(folder, rows=4)
     name = '<img src=x onerror=window.hacked=1>'
     for home in (folder/'ai4mars-gpu'/'hendrix'/name/'0', folder/'ai4mars-gpu'/name/'baseline'/'0', folder/f'{name}-gpu'/'hendrix'/'baseline'/'0'):
-        made_up.record(home, 0, .5, note=EVIL, backend=EVIL, device=EVIL, revision=EVIL, packages={EVIL: EVIL}, **({'data_sha256': EVIL} if name in home.parts[-4] else {}))  # rows on other data than most are not shown beside others
+        made_up.record(home, 0, .5, note=EVIL, backend=EVIL, device=EVIL, revision=EVIL, packages={EVIL: EVIL},
+            **({'data_sha256': EVIL} if name in home.parts[-4] else {}))  # rows on other data than most are not shown beside others
         record = json.loads((home/'record.json').read_text())
         record |= {k: EVIL for k in ('suite', 'team', 'row', 'digest')} | {'recipe': {'note': EVIL + FENCE, EVIL: {EVIL: [EVIL]}}}
         (home/'record.json').write_text(json.dumps(record))
     out = nbformat.v4.new_output
-    outputs = [out('display_data', {k: v}) for k, v in (('text/html', EVIL), ('text/markdown', EVIL + '\n\n' + FENCE), ('application/javascript', 'window.hacked=1'), ('image/svg+xml', f'<svg xmlns="http://www.w3.org/2000/svg">{ACTS}</svg>'), ('text/plain', EVIL))]
+    outputs = [out('display_data', {k: v}) for k, v in (('text/html', EVIL), ('text/markdown', EVIL + '\n\n' + FENCE),
+        ('application/javascript', 'window.hacked=1'), ('image/svg+xml', f'<svg xmlns="http://www.w3.org/2000/svg">{ACTS}</svg>'), ('text/plain', EVIL))]
     outputs += [out('stream', text=EVIL), out('error', ename=EVIL, evalue=EVIL, traceback=[EVIL])]
-    cells = [nbformat.v4.new_markdown_cell('# x'), nbformat.v4.new_markdown_cell(EVIL + '\n\n' + FENCE), nbformat.v4.new_raw_cell(FENCE), nbformat.v4.new_code_cell(EVIL, outputs=outputs, metadata={'tags': ['hide-input', EVIL]})]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'widgets': {'application/vnd.jupyter.widget-state+json': {'state': EVIL}}}), folder/'ai4mars-gpu'/'hendrix'/name/'0'/'page.ipynb')
+    cells = [nbformat.v4.new_markdown_cell('# x'), nbformat.v4.new_markdown_cell(EVIL + '\n\n' + FENCE), nbformat.v4.new_raw_cell(FENCE),
+        nbformat.v4.new_code_cell(EVIL, outputs=outputs, metadata={'tags': ['hide-input', EVIL]})]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'widgets': {'application/vnd.jupyter.widget-state+json': {'state': EVIL}}}),
+        folder/'ai4mars-gpu'/'hendrix'/name/'0'/'page.ipynb')
     return report.records(folder)
 
 
@@ -190,10 +199,12 @@ def test_nothing_in_a_file_acts_in_the_browser(tmp_path, browser, monkeypatch):
     for page in pages(built):
         visit(browser, page)
         assert not browser.execute_script('return window.hacked'), page
-        planted = browser.execute_script('''return [...document.querySelectorAll('*')].filter(e => e.matches('iframe, img[src="x"], [href^="javascript"]') || [...e.attributes].some(a => a.name.startsWith('on') && a.value.includes('window.hacked'))
+        planted = browser.execute_script('''return [...document.querySelectorAll('*')].filter(e => e.matches('iframe, img[src="x"], [href^="javascript"]')
+                                            || [...e.attributes].some(a => a.name.startsWith('on') && a.value.includes('window.hacked'))
                                             || (e.matches('script') && e.textContent.includes('window.hacked'))).map(e => e.outerHTML)''')
         assert not planted and not complaints(browser), (page, planted)
-    assert 'def pytest_collection_modifyitems' not in ''.join(p.read_text(errors='ignore') for p in built.rglob('*') if p.is_file()), 'no file of the machine gets into the book'
+    assert 'def pytest_collection_modifyitems' not in ''.join(p.read_text(errors='ignore') for p in built.rglob('*')
+        if p.is_file()), 'no file of the machine gets into the book'
 
 
 def contents(folder): return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
@@ -212,7 +223,8 @@ def spent():
 
 @pytest.mark.soak
 def test_a_full_report_is_built_in_time(tmp_path, monkeypatch):
-    "Ten times the rows, all notebooks being in both reports, take less than four times as long, and less than half of that again where one record changed. In processor seconds, so that a busy machine is no excuse and no obstacle."
+    """Ten times the rows, all notebooks being in both reports, take less than four times as long, and less than half of
+    that again where one record changed. In processor seconds, so that a busy machine is no excuse and no obstacle."""
     def seconds(table, place):
         monkeypatch.setattr(verdicts, 'CACHE', place/'draws'); monkeypatch.setattr(book, 'PAGES', place/'pages')
         start, clock = spent(), time.monotonic()

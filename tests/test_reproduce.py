@@ -39,7 +39,8 @@ def test_other_data_are_refused(made, tmp_path):
     assert run('reproduce', tmp_path).returncode == 2
 
 
-@pytest.mark.parametrize('device, by, tolerance, code', [('the same', .01, .05, 1), ('another', .01, .05, 0), ('another', .01, .001, 1), ('another', .2, .05, 1)])
+@pytest.mark.parametrize('device, by, tolerance, code', [('the same', .01, .05, 1), ('another', .01, .05, 0), ('another', .01, .001, 1),
+    ('another', .2, .05, 1)])
 def test_other_figures_are_told(made, tmp_path, monkeypatch, device, by, tolerance, code):
     from click.testing import CliRunner
     from marsnb import cli, page, runs
@@ -52,4 +53,5 @@ def test_other_figures_are_told(made, tmp_path, monkeypatch, device, by, toleran
         (runs.folder(recipe)/'record.json').write_text(json.dumps(new))
     monkeypatch.setattr(page, 'run', other)
     r = CliRunner().invoke(cli.cli, ['reproduce', str(made[0]), '--data', str(made[0].parents[5]/'mars.npz'), '--tolerance', str(tolerance)])
-    assert r.exit_code == code and 'test miou' in r.output and ('NOT the same' in r.output) == bool(code) and ('device' in r.output) == (device == 'another'), r.output
+    assert r.exit_code == code and 'test miou' in r.output and ('NOT the same' in r.output) == bool(code) and ('device' in r.output) == (
+        device == 'another'), r.output

@@ -21,8 +21,10 @@ def mars(tmp_path_factory):
 
 def command(mars, out, page, **more):
     (out).mkdir(parents=True, exist_ok=True)
-    (out/'override.yml').write_text(yaml.safe_dump({'data': str(mars), 'out': str(out), 'width': 4, 'epochs': 12, 'tta': ['flips'], 'temperature': True, 'thresholds': True, 'post': ['borders'], 'predict_background': False, **more}))
-    return [BIN/'papermill', TEMPLATE, page, '-f', ROOT/'nbs'/'experiments'/'recipes'/'hendrix'/'baseline_no_aug.yml', '-f', out/'override.yml', '--no-progress-bar', '--cwd', TEMPLATE.parent]
+    (out/'override.yml').write_text(yaml.safe_dump({'data': str(mars), 'out': str(out), 'width': 4, 'epochs': 12, 'tta': ['flips'], 'temperature': True,
+        'thresholds': True, 'post': ['borders'], 'predict_background': False, **more}))
+    return [BIN/'papermill', TEMPLATE, page, '-f', ROOT/'nbs'/'experiments'/'recipes'/'hendrix'/'baseline_no_aug.yml', '-f', out/'override.yml',
+        '--no-progress-bar', '--cwd', TEMPLATE.parent]
 
 
 def papermill(mars, out, page, **more):
@@ -56,7 +58,8 @@ def test_unknown_parameter_stops_the_notebook(mars, tmp_path):
 def test_a_package_that_cannot_be_imported(tmp_path):
     d = copied(tmp_path/'marsnb', 'marsnb', 'nbs/experiments', 'pyproject.toml', 'requirements.lock')
     (d/'marsnb'/'models'/'context.py').write_text('kears.Input')
-    r = subprocess.run([BIN/'marsnb', 'train', 'hendrix/baseline_no_aug'], cwd=d, env=os.environ | {'PYTHONPATH': str(d), 'MARSNB_DATA': ''}, capture_output=True, text=True)
+    r = subprocess.run([BIN/'marsnb', 'train', 'hendrix/baseline_no_aug'], cwd=d, env=os.environ | {'PYTHONPATH': str(d), 'MARSNB_DATA': ''},
+        capture_output=True, text=True)
     assert r.returncode == 1 and 'context.py' in r.stderr and "name 'kears' is not defined" in r.stderr and len(r.stderr.strip().splitlines()) == 1, r.stderr
 
 
@@ -71,7 +74,8 @@ def test_trained_again_when_asked(marsnb, mars, tmp_path):
 
 @pytest.mark.soak
 def test_killed_run_goes_on_and_ends_alike(run, mars, tmp_path):
-    p = subprocess.Popen(command(mars, tmp_path, tmp_path/'page.ipynb'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=os.environ | {'MARSNB_SAVE_SECONDS': '0'})
+    p = subprocess.Popen(command(mars, tmp_path, tmp_path/'page.ipynb'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env=os.environ | {'MARSNB_SAVE_SECONDS': '0'})
     try:
         deadline = time.monotonic() + 240
         while not (found := list(tmp_path.rglob('state-*.npz'))) and time.monotonic() < deadline: time.sleep(.05)
@@ -84,7 +88,8 @@ def test_killed_run_goes_on_and_ends_alike(run, mars, tmp_path):
 
 def test_predict(run, mars, tmp_path):
     weights, = run[0].rglob('best.keras')
-    r = subprocess.run([BIN/'marsnb', 'predict', '--model', weights, '--data', mars, '--out', tmp_path/'p.npz', '--submission', tmp_path/'s.csv'], capture_output=True, text=True)
+    r = subprocess.run([BIN/'marsnb', 'predict', '--model', weights, '--data', mars, '--out', tmp_path/'p.npz', '--submission', tmp_path/'s.csv'],
+        capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     p = np.load(tmp_path/'p.npz')['predictions']
     assert p.shape == (9, 64, 128) and p.dtype == np.uint8

@@ -1,4 +1,5 @@
-"What is too slow for `make test`: every row of the reports end to end, and 120 short runs, each in one sweep whose memory is watched; and sweeps that are killed again and again, wherever it hurts. Run by `make soak`."
+"""What is too slow for `make test`: every row of the reports end to end, and 120 short runs, each in one sweep
+whose memory is watched; and sweeps that are killed again and again, wherever it hurts. Run by `make soak`."""
 import contextlib, json, os, random, resource, signal, subprocess, time
 from pathlib import Path
 
@@ -26,9 +27,12 @@ def start(folder, mars, sweep, *args, **more):
     "`marsnb sweep` of the mapping `sweep`, with records in `folder` and what it says in `folder`/said."
     folder.mkdir(exist_ok=True)
     (folder/'sweep.yml').write_text(yaml.safe_dump(sweep))
-    env = os.environ | {'MARSNB_DATA': str(mars), 'MARSNB_RUNS': str(folder/'runs'), 'MARSNB_SAVE_SECONDS': '0', 'TMPDIR': str(folder/'tmp'), 'JUPYTER_RUNTIME_DIR': str(folder/'tmp')}
+    env = os.environ | {'MARSNB_DATA': str(mars), 'MARSNB_RUNS': str(folder/'runs'), 'MARSNB_SAVE_SECONDS': '0', 'TMPDIR': str(folder/'tmp'),
+        'JUPYTER_RUNTIME_DIR': str(folder/'tmp')}
     (folder/'tmp').mkdir(exist_ok=True)
-    with open(folder/'said', 'w') as said: return subprocess.Popen([BIN/'marsnb', 'sweep', folder/'sweep.yml', *map(str, args)], cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True, **more)
+    with open(folder/'said', 'w') as said:
+        return subprocess.Popen([BIN/'marsnb', 'sweep', folder/'sweep.yml', *map(str, args)], cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT,
+            start_new_session=True, **more)
 
 
 def family(p):
@@ -93,28 +97,33 @@ def test_every_row(mars, tmp_path):
     pages = list((tmp_path/'runs').rglob('page.ipynb'))
     assert len(pages) >= len(rows) and all('image/png' in f.read_text() and '"output_type": "error"' not in f.read_text() for f in pages)
     until(lambda: not any(map(alive, processes)), 20)
-    left = [f for f in (tmp_path/'tmp').rglob('*') if f.is_file() and 'dask' not in str(f)] + [f for f in (tmp_path/'runs').rglob('*') if f.name.startswith(('.', 'state-', 'failed'))]
+    left = [f for f in (tmp_path/'tmp').rglob('*') if f.is_file() and 'dask' not in str(f)] + [f for f in (tmp_path/'runs').rglob('*')
+        if f.name.startswith(('.', 'state-', 'failed'))]
     assert not left, left
     assert all(s < 1 for s in growth(seen).values())
 
 
 def test_120_runs(tmp_path):
-    "As short as runs can be: neither scheduler, workers nor what kernels are forked from grow with them, nor their open files, of which most systems allow 1024; and nothing stays in the folders for what does not last."
+    """As short as runs can be: neither scheduler, workers nor what kernels are forked from grow with them, nor
+    their open files, of which most systems allow 1024; and nothing stays in the folders for what does not last."""
     save(tmp_path/'mars.npz', synthetic(60, 1))
     (tmp_path/'r.yml').write_text(yaml.safe_dump({'team': 'scratch', 'row': 'tiny', 'clean': [], 'widths': [2], 'epochs': 1}))
     shared = {str(f) for f in SHARED.iterdir()} if SHARED.exists() else set()
-    p = start(tmp_path, tmp_path/'mars.npz', {'recipes': [str(tmp_path/'r.yml')], 'seeds': list(range(120))}, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)))
+    p = start(tmp_path, tmp_path/'mars.npz', {'recipes': [str(tmp_path/'r.yml')], 'seeds': list(range(120))},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)))
     seen, processes = watched(p, tmp_path)
     assert p.returncode == 0 and len(records(tmp_path/'runs')) == 120, (tmp_path/'said').read_text()[-3000:]
     until(lambda: not any(map(alive, processes)), 20)
-    left = [f for f in (tmp_path/'tmp').rglob('*') if f.name not in ('dask-scratch-space', 'global.lock', 'purge.lock')] + [f for f in (tmp_path/'runs').rglob('*') if f.name.startswith(('.', 'state-', 'failed'))]
+    left = [f for f in (tmp_path/'tmp').rglob('*') if f.name not in ('dask-scratch-space', 'global.lock', 'purge.lock')] + [f
+        for f in (tmp_path/'runs').rglob('*') if f.name.startswith(('.', 'state-', 'failed'))]
     assert not left and not orphans(shared), left
     grows = growth(seen)
     assert len(grows) == 5 and all(s < .05 for s in grows.values())
 
 
 def test_killed_again_and_again(mars, tmp_path):
-    "Twelve times something of a sweep is killed, whatever it is: the sweep itself, a worker, a kernel, the process they are forked from. What comes out is what comes out in peace."
+    """Twelve times something of a sweep is killed, whatever it is: the sweep itself, a worker,
+    a kernel, the process they are forked from. What comes out is what comes out in peace."""
     (tmp_path/'r.yml').write_text(yaml.safe_dump({'team': 'scratch', 'row': 'tiny', **TINY}))
     sweep = {'recipes': [str(tmp_path/'r.yml')], 'seeds': [0, 1, 2, 3]}
     assert start(tmp_path/'peace', mars, sweep).wait() == 0
@@ -142,7 +151,8 @@ def test_a_lost_scheduler(mars, tmp_path):
     (tmp_path/'r.yml').write_text(yaml.safe_dump({'team': 'scratch', 'row': 'tiny', **TINY}))
     sweep = {'recipes': [str(tmp_path/'r.yml')], 'seeds': [0, 1]}
     env = os.environ | {'MARSNB_RUNS': str(tmp_path/'runs'), 'MARSNB_SAVE_SECONDS': '0'}
-    dask = lambda *args: subprocess.Popen([BIN/'dask', *args, '--host', '127.0.0.1', '--no-dashboard'], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    dask = lambda *args: subprocess.Popen([BIN/'dask', *args, '--host', '127.0.0.1', '--no-dashboard'], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL)
     scheduler = dask('scheduler', '--port', '0', '--scheduler-file', 's.json')
     until((tmp_path/'s.json').exists)
     worker = dask('worker', '--scheduler-file', 's.json', '--nthreads', '1')

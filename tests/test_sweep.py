@@ -1,4 +1,6 @@
-"Sweeps with real processes: a killed worker, a killed sweep, a killed kernel, an interrupt, two at once, a failing run, a full disk. Nothing is lost, nothing is done twice, and the figures are those of plain papermill. `make test` has one interrupt and one kill; `make soak` the others."
+"""Sweeps with real processes: a killed worker, a killed sweep, a killed kernel, an interrupt, two
+at once, a failing run, a full disk. Nothing is lost, nothing is done twice, and the figures are
+those of plain papermill. `make test` has one interrupt and one kill; `make soak` the others."""
 import contextlib, json, os, resource, signal, subprocess, time
 
 import nbformat
@@ -38,7 +40,8 @@ def sweep(mars, tmp_path):
         file = tmp_path/f'sweep{len(started)}.yml'
         file.write_text(yaml.safe_dump({'recipes': [str(tmp_path/'r.yml')], 'seeds': list(seeds), **more}))
         env = os.environ | {'MARSNB_DATA': str(mars), 'MARSNB_RUNS': str(tmp_path/'runs'), 'MARSNB_SAVE_SECONDS': '0'}
-        started.append(subprocess.Popen([BIN/'marsnb', 'sweep', file, *map(str, args)], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True))
+        started.append(subprocess.Popen([BIN/'marsnb', 'sweep', file, *map(str, args)], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True))
         return started[-1]
     yield start
     for p in started:
@@ -87,7 +90,8 @@ def training(folder):
 def cluster(tmp_path, mars):
     "A scheduler and two workers on the loopback address, as somebody would start them."
     env = os.environ | {'MARSNB_RUNS': str(tmp_path/'runs'), 'MARSNB_SAVE_SECONDS': '0', 'OMP_NUM_THREADS': ''}
-    dask = lambda *args: subprocess.Popen([BIN/'dask', *args, '--host', '127.0.0.1', '--no-dashboard'], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    dask = lambda *args: subprocess.Popen([BIN/'dask', *args, '--host', '127.0.0.1', '--no-dashboard'], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL)
     processes = [dask('scheduler', '--port', '0', '--scheduler-file', 's.json')]
     until((tmp_path/'s.json').exists)
     processes += [dask('worker', '--scheduler-file', 's.json', '--nthreads', '1', '--no-nanny', '--resources', 'GPU=1', '--name', name) for name in 'ab']
@@ -135,7 +139,8 @@ def test_interrupted_then_killed_then_resumed(sweep, plain, tmp_path):
 
 @pytest.mark.soak
 def test_short_of_memory_then_told_to_end(sweep, plain, tmp_path):
-    "Linux kills what takes too much memory: that run fails and says so, the other is done; the next call goes on, is told to end, and takes all its processes with it."
+    """Linux kills what takes too much memory: that run fails and says so, the other is
+    done; the next call goes on, is told to end, and takes all its processes with it."""
     p = sweep([0, 1], '--workers', 1)
     kernel, state = training(tmp_path)
     kernel.kill()
@@ -167,7 +172,8 @@ def test_a_failing_run(sweep, tmp_path):
     out = ended(sweep([0], '--workers', 1, overrides=[{'model_args': {'block': 'dubble'}}, {'epochs': 1}]), 1)
     assert len(records(tmp_path)) == 1 and "did you mean double?" in out and '1 done, 1 failed' in out
     page, = tmp_path.rglob('failed.ipynb')
-    assert page.with_suffix('.log').exists() and any(o.output_type == 'error' and o.ename == 'MarsError' for c in nbformat.read(page, 4).cells for o in c.get('outputs', []))
+    assert page.with_suffix('.log').exists() and any(o.output_type == 'error' and o.ename == 'MarsError' for c in nbformat.read(page, 4).cells
+        for o in c.get('outputs', []))
     out = ended(sweep([0], '--dry-run', overrides=[{'model_args': {'block': 'dubble'}}, {'epochs': 1}]))
     assert '1 of 2 done' in out and 'of training' in out
 
@@ -182,12 +188,16 @@ def test_a_full_disk(mars, tmp_path, kilobytes, whole):
     train = lambda **more: subprocess.run([BIN/'marsnb', 'train', 'r.yml'], cwd=tmp_path, env=env, capture_output=True, text=True, **more)
     r = train(preexec_fn=limit)
     assert r.returncode == 1 and 'File too large' in r.stderr and 'Traceback' not in r.stderr, r.stderr
-    assert [p.name for p in tmp_path.rglob('record.json')] == whole and not list(tmp_path.rglob('page.ipynb')) and not [p for p in tmp_path.rglob('.*') if p.is_file()]
+    assert [p.name for p in tmp_path.rglob('record.json')] == whole and not list(tmp_path.rglob('page.ipynb')) and not [p for p in tmp_path.rglob('.*')
+        if p.is_file()]
     assert train().returncode == 0 and len(list(tmp_path.rglob('page.ipynb'))) == len(records(tmp_path)) == 1
 
 
-@pytest.mark.parametrize('text, words', [('recipe: [hendrix/*]', 'did you mean recipes?'), ('recipes: [hendrix/flagshp]', 'did you mean hendrix/flagship?'), ('recipes: [hendrix/flagship]\noverrides: [{epohcs: 3}]', 'did you mean epochs?'),
-                                         ('recipes: [c.yml]', 'no such file'), ('a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a]\nrecipes: [*b, *b]', 'unknown key a'), ('!!python/object/apply:os.system [touch x]', 'not YAML')])
+@pytest.mark.parametrize('text, words', [('recipe: [hendrix/*]', 'did you mean recipes?'), ('recipes: [hendrix/flagshp]', 'did you mean hendrix/flagship?'),
+    ('recipes: [hendrix/flagship]\noverrides: [{epohcs: 3}]', 'did you mean epochs?'),
+                                         ('recipes: [c.yml]', 'no such file'),
+                                         ('a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a]\nrecipes: [*b, *b]', 'unknown key a'),
+                                         ('!!python/object/apply:os.system [touch x]', 'not YAML')])
 def test_a_bad_sweep(inside, tmp_path, text, words):
     (tmp_path/'s.yml').write_text(text)
     (tmp_path/'c.yml').write_text('{team: hendrix, row: flagship, members: [hendrix/flagshp]}')
@@ -201,7 +211,8 @@ def test_the_sweeps_that_come_with_the_project():
     rows = lambda name: [f'{r.team}/{r.row}' for r in plan.plan([name]) if not r.seed]
     reported = findings.reported()
     assert set(rows('all')) == {f'{p.parent.name}/{p.stem}' for p in plan.find('*')}
-    assert set(rows('seeds')) == {f'{t}/{r}' for t, r in zip(reported.team, reported.row)} | {r for r in rows('all') if r.startswith('beyond/')} and {r.seed for r in plan.plan(['seeds'])} == {0, 1, 2}
+    assert set(rows('seeds')) == {f'{t}/{r}' for t, r in zip(reported.team, reported.row)} | {r for r in rows('all') if r.startswith('beyond/')} and {r.seed
+        for r in plan.plan(['seeds'])} == {0, 1, 2}
     assert {r.split('/')[0] for r in rows('default')} == set(findings.BASELINES)
 
 

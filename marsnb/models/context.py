@@ -26,7 +26,8 @@ def deeplab(shape, n_classes, widths=(32, 64, 128, 256), block=res, bridge=None,
 # %% ../../nbs/06_models.context.ipynb #c5e91b39
 @architecture
 def marsseg(shape, n_classes, widths=(32, 64, 128, 256), block=res, bridge=None, ch=None, rates=(1, 2, 3)):
-    "MarsSeg: fine features through a small ASPP and polarised self-attention, the coarsest through strip and pyramid pooling, joined at half resolution, `ch` channels (else 2 `widths[0]`)."
+    """MarsSeg: fine features through a small ASPP and polarised self-attention, the coarsest through
+    strip and pyramid pooling, joined at half resolution, `ch` channels (else 2 `widths[0]`)."""
     inp, ch = keras.Input(shape), ch or 2 * widths[0]
     *fine, deep = encode(inp, widths, block, bridge)
     xs = [psa(aspp(f, ch, rates)) for f in fine] + [pyramid(strip_pool(deep), ch)]
@@ -54,7 +55,8 @@ def overview(x, ch):
 
 @architecture
 def terrain_net(shape, n_classes, widths=(16, 64, 128, 256), block=functools.partial(res, after=[se]), bridge=overview, ch=None, after=(), patch=2):
-    "Ours: residual SE encoder from half resolution on, smoothed pooling, context at the coarsest, all levels joined at `ch` channels (else `widths[0]`); `after`: words before the logits."
+    """Ours: residual SE encoder from half resolution on, smoothed pooling, context at the coarsest,
+    all levels joined at `ch` channels (else `widths[0]`); `after`: words before the logits."""
     inp, ch = keras.Input(shape), ch or widths[0]
     x = conv(inp, widths[0], 2 * patch, strides=patch)
     fs = encode(x, widths, block, bridge, down_blur)

@@ -27,7 +27,8 @@ def _large(x, ch):
     return double(x, ch, (7, 5))
 
 @architecture
-def double_unet(shape, n_classes, widths=(32, 64, 128, 256), block=functools.partial(dilated, rates=(2, 4, 8)), bridge=None, micro=None, micro_block=_large, micro_bridge=None):
+def double_unet(shape, n_classes, widths=(32, 64, 128, 256), block=functools.partial(dilated, rates=(2, 4, 8)), bridge=None, micro=None, micro_block=_large,
+        micro_bridge=None):
     "Cortex Creators' double U-Net: a deep macro network (`widths`, `block`, `bridge`) and a shallow `micro` one with large filters, fused."
     micro = micro or (max(widths[0] // 2, 1), widths[0])[-len(widths):]
     if not 0 < len(micro) <= len(widths): raise MarsError(f'double_unet: micro needs 1 to {len(widths)} widths, as widths has, not {micro}')
@@ -39,7 +40,8 @@ def double_unet(shape, n_classes, widths=(32, 64, 128, 256), block=functools.par
 # %% ../../nbs/06a_models.double.ipynb #2b6b8ad7
 @architecture
 def cascade(shape, n_classes, widths=(64, 128, 256, 512, 1024), block=res, bridge=None, gate=attn_gate, up=up_conv, detach=True):
-    "Two cascaded U-Nets: the second sees the mask (the class chances, where not `detach`), the bottleneck and the skips of the first; logits of the second, then of the first."
+    """Two cascaded U-Nets: the second sees the mask (the class chances, where not `detach`),
+    the bottleneck and the skips of the first; logits of the second, then of the first."""
     inp = keras.Input(shape)
     fs = encode(inp, widths, block, bridge)
     first = head(decode(fs, block, gate, up=up), n_classes, name='logits_1')

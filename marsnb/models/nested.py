@@ -29,8 +29,10 @@ def present(x, n):
 
 # %% ../../nbs/05_models.nested.ipynb #31670f36
 @architecture
-def unet3plus(shape, n_classes, widths=(64, 128, 256, 512, 1024), block=double, bridge=None, skip=None, filt=conv, merge=conv, attn=None, deep=False, guided=False):
-    "U-Net 3+: each decoder node joins all scales, each through `filt` at `skip` channels (else `widths[0]`), then `attn` and `merge`; `deep`: logits of each node."
+def unet3plus(shape, n_classes, widths=(64, 128, 256, 512, 1024), block=double, bridge=None, skip=None, filt=conv, merge=conv, attn=None, deep=False,
+        guided=False):
+    """U-Net 3+: each decoder node joins all scales, each through `filt` at `skip`
+    channels (else `widths[0]`), then `attn` and `merge`; `deep`: logits of each node."""
     inp, skip = keras.Input(shape), skip or widths[0]
     fs = encode(inp, widths, block, bridge)
     nodes = fs[-1:]  # of the decoder, finest first
