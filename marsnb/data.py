@@ -259,7 +259,8 @@ class Parts(NamedTuple):
 FOLDS = 20  # so that shares come in steps of 5 %
 
 def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
-    "Split the tiles `ids` (default: all of `masks`) into `Parts` by `groups` (default: each tile its own), stratified on tiles with at least 1 % big rock."
+    """Split the tiles `ids` (default: all of `masks`) into `Parts` by `groups` (default: each tile its own), stratified on tiles with
+    at least 1 % big rock. Large groups are dealt out first and lie in the same folds whatever the seed, so each `seed` begins further on."""
     ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
     groups = ids if groups is None else np.asarray(groups)[ids]
     rocky = (masks[ids] == 4).mean((1, 2)) >= .01
@@ -270,5 +271,6 @@ def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
     with warnings.catch_warnings():  # fewer rocky tiles than folds is nothing to warn of
         warnings.simplefilter('ignore', UserWarning)
         cut = [np.sort(ids[t]) for _, t in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(ids, rocky, groups)]
-    join = lambda folds: np.sort(np.concatenate(folds))
-    return Parts(join(cut[n_val + n_test:]), join(cut[:n_val]), join(cut[n_val:n_val + n_test]))
+    order = np.roll(np.arange(folds), -seed * (n_val + n_test))  # the next seed's val and test are folds that this one trains on
+    join = lambda which: np.sort(np.concatenate([cut[k] for k in which]))
+    return Parts(join(order[n_val + n_test:]), join(order[:n_val]), join(order[n_val:n_val + n_test]))
