@@ -48,7 +48,7 @@ def predict(net, images, predict_background=True, post=(), batch=64):
     out = np.empty(images.shape, np.uint8)
     for i, logits in zip(range(0, len(images), batch), batches(net, images, batch)):
         done = masks(logits, predict_background)
-        for f in post: done = f(done, images[i:i + batch])
+        for f in post: done = f(done)
         out[i:i + batch] = done
     return out
 
@@ -90,7 +90,7 @@ def viewed(net, views):
     return keras.Model(x, mean_probability([main(net(x))] + [back(main(net(there(x)))) for there, back in views]))
 
 # %% ../nbs/09a_infer.ipynb #90e3c63c
-def components(masks, images, least=24):
+def components(masks, least=24):
     "Masks whose connected areas of fewer than `least` pixels have gone to the class of the nearest other area."
     out = masks.copy()
     for y in out:
@@ -101,13 +101,13 @@ def components(masks, images, least=24):
         if small.any() and not small.all(): y[:] = y[tuple(ndimage.distance_transform_edt(small, return_distances=False, return_indices=True))]
     return out
 
-def borders(masks, images, radius=3):
+def borders(masks, radius=3):
     """Masks with smoothed borders: each pixel goes to the class that is most frequent around it, by a
     Gaussian of `radius` pixels. Our reading of SoFarSoGood's figure 1, whose text names OpenCV alone."""
     votes = [[cv2.GaussianBlur(np.float32(y == k), None, radius / 2) for k in range(N_CLASSES)] for y in masks]
     return np.argmax(votes, 1).astype(np.uint8)
 
-def dilation(masks, images, radius=2):
+def dilation(masks, radius=2):
     "Masks in which labelled areas have grown by `radius` pixels into predicted background: the nearest class takes over."
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     out = masks.copy()

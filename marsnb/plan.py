@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SWEEPS', 'KEYS', 'MOST', 'find', 'grid', 'draws', 'read', 'plan', 'name_of', 'called', 'other', 'done',
-           'fingerprints', 'again', 'seconds', 'figures', 'span', 'preview']
+           'fingerprints', 'again', 'seconds', 'figures', 'duration', 'preview']
 
 # %% ../nbs/11c_plan.ipynb #a9e099a6
 import dataclasses, fnmatch, itertools, math, textwrap
@@ -25,7 +25,8 @@ def find(pattern):
         raise MarsError(f'{recipes.RECIPES}: no recipes are there; they come with a clone of marsnb, installed in it with: pip install -e .')
     known = {str(p.relative_to(recipes.RECIPES).with_suffix('')): p for p in sorted(recipes.RECIPES.glob('*/*.yml'))}
     if named := fnmatch.filter(known, pattern): return [known[n] for n in named]
-    raise MarsError(f'{pattern!s:.80}: no such recipe; did you mean {nearest(pattern, known)}?')
+    several = [f'{Path(n).parent}/*' for n in known]
+    raise MarsError(f'{pattern!s:.80}: no such recipe; did you mean {nearest(pattern, [*known, *several])}?')
 
 # %% ../nbs/11c_plan.ipynb #f4687855
 def grid(values):
@@ -44,7 +45,7 @@ def _drawn(name, spec, n, r):
         raise MarsError(f'random: {name} must be a list or {{low: ..., high: ..., log: true}}, not {spec!r:.80}')
     low, high, log = spec['low'], spec['high'], spec.get('log', False)
     if any(type(v) not in (int, float) or not abs(v) < 1e300 for v in (low, high)):
-        raise MarsError(f'random: low and high of {name} must be numbers, not {low!r:.30} and {high!r:.30} (YAML reads 1e-3 as text: write 1.0e-3)')
+        raise MarsError(f'random: low and high of {name} must be numbers, not {low!r:.30} and {high!r:.30}')
     if low > high or log and low <= 0:
         raise MarsError(f'random: {name} from {low} to {high}: low must not be above high{", and above 0 with log" if log else ""}')
     values = np.exp(r.uniform(np.log(low), np.log(high), n)) if log else r.uniform(low, high, n)
@@ -88,6 +89,7 @@ def _overrides(values, where):
     if not listed or any(type(o) is not dict for o in listed): raise MarsError(f'{where}: overrides must be a list of mappings such as {{lr: 0.01}}')
     if bad := [k for k, v in several.items() if type(v) is not list or not v]:
         raise MarsError(f'{where}: grid: {bad[0]} must be a list of values, not {several[bad[0]]!r:.60}')
+    if odd := [k for k in random if type(k) is not str]: raise MarsError(f'{where}: random: parameters of recipes are expected, not {odd[0]!r:.60}')
     n, seed = random.pop('n', 1), random.pop('seed', 0)
     if any(type(v) is not int or v < low for v, low in ((n, 1), (seed, 0))):
         raise MarsError(f'{where}: random: n and seed must be whole numbers, not {n!r:.30} and {seed!r:.30}')
@@ -185,7 +187,7 @@ def figures(record):
     "The figures of a `record` to choose by and to publish, in a few words."
     return ', '.join(f'{part} miou {record["result"][part]["miou"]:.4f}' for part in ('val', 'test'))
 
-def span(s):
+def duration(s):
     "`s` seconds as one reads a time."
     return f'{s:.0f} s' if s < 90 else f'{s / 60:.0f} min' if s < 5400 else f'{s / 3600:.1f} h'
 
@@ -194,12 +196,12 @@ def preview(entries, at_once):
     the seconds expected, in the order in which they would run, `at_once` side by side."""
     lines = [_state(e) for e in entries]
     rest = [e.expected for e in entries if not (e.record or e.reason)]
-    known = f'about {span(sum(rest) / min(at_once, len(rest)))} of training, by records of the same suite' if rest and all(
-        rest) else 'how long is not known: the suite has no records yet'
+    if rest and all(rest): known = f'about {duration(sum(rest) / min(at_once, len(rest)))} of training, by records of the same suite'
+    else: known = 'how long is not known: the suite has no records yet'
     return [*lines, f'{sum(bool(e.record) for e in entries)} of {len(entries)} done' + (f'; {len(rest)} to run, {at_once} side by side: {known}' if rest
         else '')]
 
 def _state(e):
     if e.record: return f'done       {called(e.recipe)}: {figures(e.record)}'
     if e.reason: return f'cannot run {name_of(e.recipe)}: {e.reason}'
-    return f'would run  {called(e.recipe)}' + (f': {span(e.expected)} of training' if e.expected else '')
+    return f'would run  {called(e.recipe)}' + (f': {duration(e.expected)} of training' if e.expected else '')

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import yaml
 
@@ -114,7 +115,7 @@ def make(values, where='recipe'):
     recipe = Recipe(**{k: _checked(k, v, where) for k, v in values.items()})
     for k in ('team', 'row'):
         if not re.fullmatch(r'[a-z0-9_]*', getattr(recipe, k)): raise MarsError(f'{where}: {k} may hold a-z, 0-9 and _ only, not {getattr(recipe, k)!r:.60}')
-    if recipe.profile not in PROFILES: raise MarsError(f'{where}: unknown profile {recipe.profile!s:.60}; did you mean {nearest(recipe.profile, PROFILES)}?')
+    if recipe.profile not in PROFILES: raise MarsError(f'{where}: unknown profile {recipe.profile!s:.60}; there are {", ".join(PROFILES)}')
     for k in ('epochs', 'width', 'seed', 'pictures'):
         if getattr(recipe, k) < 0: raise MarsError(f'{where}: {k} must not be negative')
     if '\0' in recipe.data + recipe.out: raise MarsError(f'{where}: data and out must be paths')
@@ -126,6 +127,8 @@ def make(values, where='recipe'):
     if len(recipe.class_weights) != N_CLASSES or min(recipe.class_weights) < 0 or not any(recipe.class_weights):
         raise MarsError(f'{where}: class_weights must be {N_CLASSES} numbers from 0 up, not all of them 0')
     _within(recipe, where)
+    if recipe.member_weights and (len(recipe.member_weights) != len(recipe.members) or min(recipe.member_weights) < 0 or not any(recipe.member_weights)):
+        raise MarsError(f'{where}: member_weights: {len(recipe.members)} numbers from 0 up are expected, one a member, not {recipe.member_weights!r:.60}')
     return recipe
 
 # %% ../nbs/11_recipes.ipynb #96093618
@@ -295,7 +298,7 @@ def _in_a_line(what):
     "What an argument of the wrong kind raises within is a `MarsError` that says `what`."
     try: yield
     except MarsError: raise
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError, ZeroDivisionError) as e:
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError, ZeroDivisionError, cv2.error) as e:
         raise MarsError(f'{what}: {" ".join(str(e).split())[:160]}') from None
 
 @contextlib.contextmanager
@@ -335,13 +338,15 @@ def _steps(entries, known, given, what, key=''):
     called with `given` more. `key`: the field of recipes that holds the arguments of the one function there is."""
     for e in entries:
         (name, args), = e.items() if isinstance(e, dict) and len(e) == 1 else [(str(e), None)]
-        f, args = pick(known, name, what), args or {}
-        own = list(inspect.signature(f).parameters.values())[given:]
-        for k in args:
-            if k not in {p.name for p in own}:
-                raise MarsError(f'{what} {name}: no argument {k!r:.60}; did you mean {nearest(k, [p.name for p in own] or ["none"])}?')
-        for p in own:
-            if p.default is p.empty and p.name not in args: raise MarsError(f'{what} {name}: {p.name} is missing; write {key or name}: {{{p.name}: ...}}')
+        f, args = pick(known, name, what), {} if args is None else args
+        own = {p.name: p.default for p in list(inspect.signature(f).parameters.values())[given:]}
+        if not isinstance(args, dict): raise MarsError(f'{what} {name}: its arguments are written {{{next(iter(own), "name")}: ...}}, not {args!r:.60}')
+        for k, v in args.items():
+            if k not in own: raise MarsError(f'{what} {name}: no argument {k!r:.60}; did you mean {nearest(str(k), own or ["none"])}?')
+            kinds = {int: (int,), float: (int, float), str: (str,)}.get(type(own[k]))  # what the default is says what it may be
+            if kinds and type(v) not in kinds: raise MarsError(f'{what} {name}: {k} must be {WORDS[kinds[-1]]}, not {v!r:.60}')
+        for k, default in own.items():
+            if default is inspect.Parameter.empty and k not in args: raise MarsError(f'{what} {name}: {k} is missing; write {key or name}: {{{k}: ...}}')
         yield functools.partial(f, **args)
 
 # %% ../nbs/11_recipes.ipynb #35f94999
@@ -351,9 +356,9 @@ def views(recipe):
     return [v for f in _steps(recipe.tta, infer.VIEWS, 0, 'view') for v in f()]
 
 def post(recipe):
-    "The post-processing of `recipe`: functions f(masks, images) -> masks."
+    "The post-processing of `recipe`: functions of masks."
     from marsnb import infer
-    return list(_steps(recipe.post, infer.POST, 2, 'post-processing'))
+    return list(_steps(recipe.post, infer.POST, 1, 'post-processing'))
 
 # %% ../nbs/11_recipes.ipynb #9ae3b764
 def _split(recipe): return recipe.seed if recipe.split < 0 else recipe.split
@@ -392,7 +397,8 @@ class Prepared(NamedTuple):
 
 def _left(ids, steps, tiles):
     "Those of `ids` that none of the cleaning `steps` finds."
-    for f in steps: ids = np.setdiff1d(ids, f(tiles.images, tiles.masks, ids))
+    for f in steps:
+        with _in_a_line(f'clean: {f.func.__name__}'): ids = np.setdiff1d(ids, f(tiles.images, tiles.masks, ids))
     return ids
 
 def _some(ids, masks, share, seed):
@@ -408,7 +414,9 @@ def _parts(recipe, tiles, groups, steps):
     ids = _left(np.arange(len(tiles.images)), before, tiles)
     parts = data.split(tiles.masks, groups, _split(recipe), recipe.val, recipe.test, ids)
     train = _left(parts.train, [f for f in steps if f not in before], tiles)
-    return parts._replace(train=train if recipe.share == 1 else _some(train, tiles.masks, recipe.share, recipe.seed))
+    if recipe.share < 1: train = _some(train, tiles.masks, recipe.share, recipe.seed)
+    if not len(train): raise MarsError('no tile is left to train on; let clean and share leave some')
+    return parts._replace(train=train)
 
 # %% ../nbs/11_recipes.ipynb #a772920c
 def _check_training(recipe):
@@ -420,10 +428,8 @@ def _check_training(recipe):
     with _in_a_line('tta'):
         for there, back in views(recipe): back(there(empty))
     with _in_a_line('post'):
-        for f in post(recipe): f(np.zeros((1, *TILE), np.uint8), empty[..., 0])
+        for f in post(recipe): f(np.zeros((1, *TILE), np.uint8))
     precision(recipe), pretraining(recipe), pseudo(recipe)
-    if recipe.member_weights and (len(recipe.member_weights) != len(recipe.members) or min(recipe.member_weights) < 0 or not any(recipe.member_weights)):
-        raise MarsError(f'member_weights: {len(recipe.members)} numbers from 0 up are expected, one a member, not {recipe.member_weights!r:.60}')
     if not trains(recipe): return
     with _in_a_line('losses'): value = loss(recipe)(np.ones((1, *TILE), np.uint8), np.zeros((1, *TILE, N_CLASSES), np.float32))
     if tuple(value.shape): raise MarsError(f'losses: a number is expected of {list(recipe.losses)!r:.80}, not an array {tuple(value.shape)}')
@@ -444,6 +450,9 @@ def _check_training(recipe):
     train._steady(recipe.reduce, schedule)
     if unknown := set(recipe.consistency) - {'augment', 'weight', 'confidence'}:
         raise MarsError(f'consistency: augment, weight and confidence are known, not {min(unknown)!r:.60}')
+    for k, top in (('weight', math.inf), ('confidence', 1)):
+        if type(v := recipe.consistency.get(k, 0)) not in (int, float) or not 0 <= v <= top:
+            raise MarsError(f'consistency: {k} must be a number from 0 {"to 1" if top == 1 else "up"}, not {v!r:.60}')
 
 # %% ../nbs/11_recipes.ipynb #ccbfeb34
 def prepare(recipe):
@@ -458,9 +467,11 @@ def prepare(recipe):
     groups = splits.groups_from_pixels(tiles.images, tiles.masks) if tiles.groups is None else tiles.groups
     parts = _parts(recipe, tiles, groups, cleaning)
     images, masks, ids = tiles.images, tiles.masks.copy(), parts.train
-    for f in refining: masks[ids] = f(images[ids], masks[ids])
     most = epochs(recipe, len(ids)) * len(ids)  # training will show no more, so no more need be made
-    for f in balancing: images, masks, ids = f(images, masks, ids, recipe.seed, most)
+    with _in_a_line('refine'):
+        for f in refining: masks[ids] = f(images[ids], masks[ids])
+    for f in balancing:
+        with _in_a_line(f'balance: {f.func.__name__}'): images, masks, ids = f(images, masks, ids, recipe.seed, most)
     return Prepared(tiles, parts, groups, images, masks, ids)
 
 # %% ../nbs/11_recipes.ipynb #f22fb4e8

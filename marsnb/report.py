@@ -29,7 +29,8 @@ TEAMS = {'cortex_creators': 'Cortex Creators', 'los_pinguinos': 'Los Pinguinos',
 
 def title(team, row):
     "How a row is called in the report."
-    return f"{TEAMS.get(team, team or 'Scratch')}: {row.replace('_', ' ') or 'run'}"
+    whose = 'Ours' if team == 'beyond' and row.startswith('flagship') else TEAMS.get(team, team or 'Scratch')
+    return f"{whose}: {row.replace('_', ' ') or 'run'}"
 
 def slug(name):
     "`name` as part of a file name and an address: unchanged if it is harmless, else with a fingerprint instead of what is not."
@@ -337,8 +338,9 @@ def _panel(history, name, best, left):
     high = np.nanmax(history[[name, f'val_{name}']].to_numpy()) or 1
     at = lambda e, v: f'{left + 30 + 350 * e / history.epoch.max():.1f},{165 - 140 * v / high:.1f}'
     points = lambda key: [at(e, v) for e, v in zip(history.epoch, history[key]) if np.isfinite(v)]
-    line = lambda key, colour: f'<polyline points="{" ".join(points(key))}" fill="none" stroke="{colour}" stroke-width="2"/>' if len(
-        points(key)) > 1 else ''.join(f'<circle cx="{p.partition(",")[0]}" cy="{p.partition(",")[2]}" r="3" fill="{colour}"/>' for p in points(key))
+    dots = lambda key, colour: ''.join('<circle cx="{}" cy="{}" r="3" fill="{}"/>'.format(*p.split(','), colour) for p in points(key))
+    line = lambda key, colour: (f'<polyline points="{" ".join(points(key))}" fill="none" stroke="{colour}" stroke-width="2"/>' if len(points(key)) > 1
+        else dots(key, colour))
     words = (f'<text x="{left + 200}" y="14">{name}</text><text x="{left + 26}" y="30" text-anchor="end">{high:.2g}</text><text x="{left + 26}" y="169" '
         f'text-anchor="end">0</text><text x="{left + 380}" y="184" text-anchor="end">epoch {history.epoch.max():.0f}</text>')
     kept = f'<polyline points="{at(best, 0)} {at(best, high)}" stroke="{PALETTE[1]}" stroke-dasharray="3"/>'

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNITS', 'TRAINS', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device',
-           'code', 'environment', 'read', 'finished', 'is_of', 'left', 'signed', 'resident', 'trained', 'forget',
+           'code', 'environment', 'read', 'finished', 'is_of', 'left', 'signed', 'resident', 'trained', 'anew',
            'pretrained', 'begun', 'combined', 'labeller', 'with_pseudo_labels', 'as_measured', 'measured', 'execute',
            'portable', 'writable', 'surroundings', 'unlike', 'repeats']
 
@@ -179,9 +179,17 @@ def _settings(recipe):
 
 def _state(recipe, tiles): return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(tiles)[:8]}-{code()}.npz'
 
-def forget(recipe):
-    "Remove the record of the run of `recipe` and what it would go on from, so that it is trained anew."
-    for f in (folder(recipe)/'record.json', *workshop(recipe).glob('state-*.npz')): f.unlink(missing_ok=True)
+@contextlib.contextmanager
+def anew(recipe):
+    "Within, the run of `recipe` has no record and nothing that it would go on from. Its old record is back where no new one has taken its place."
+    record, aside = folder(recipe)/'record.json', folder(recipe)/'.record.json'
+    for f in workshop(recipe).glob('state-*.npz'): f.unlink()
+    shutil.rmtree(workshop(recipe)/'first', ignore_errors=True)
+    if record.exists(): record.replace(aside)
+    try: yield
+    finally:
+        if aside.exists() and not record.exists(): aside.replace(record)
+        aside.unlink(missing_ok=True)
 
 def _spent(recipe, ready, before, history):
     """Seconds and tile passes of the epochs `before` and those of `history`, in whole
@@ -236,7 +244,7 @@ def combined(recipe, ready):
     weights = recipe.member_weights
     if not weights:
         weights = ensemble.greedy(np.stack([infer.probabilities(n, ready.tiles.images[ready.parts.val]) for n in nets]),
-            ready.tiles.masks[ready.parts.val]).tolist()
+            ready.tiles.masks[ready.parts.val], recipe.predict_background).tolist()
     said = [{k: m[k] for k in ('team', 'row', 'seed', 'digest')} | {'weight': w} for m, w in zip(records, weights)]
     return ensemble.ensemble(nets, weights), {'members': said}, [sum(m['cost'][k] for m in records) for k in ('seconds', 'passes')]
 

@@ -131,7 +131,7 @@ def count(entries):
 def line(run):
     "What happened to `run`, in one line."
     if run.state == 'done':
-        return f'done     {run.name}: {plan.figures(run.record)}' + (', by another process' if run.took is None else f', {plan.span(run.took)}')
+        return f'done     {run.name}: {plan.figures(run.record)}' + (', by another process' if run.took is None else f', {plan.duration(run.took)}')
     return f'{run.state:8} {run.name}' + (f': {run.reason}' if run.reason else '')
 
 def table(entries, at_once, rows=20):
@@ -140,11 +140,11 @@ def table(entries, at_once, rows=20):
     from rich.table import Table
     rank = {'running': 0, 'failed': 1, 'waiting': 2, 'done': 3}
     rest = left(entries, at_once)
-    t = Table(title=count(entries) + (f', about {plan.span(rest)} left' if rest else ''), title_justify='left', box=None, pad_edge=False)
+    t = Table(title=count(entries) + (f', about {plan.duration(rest)} left' if rest else ''), title_justify='left', box=None, pad_edge=False)
     for c in ('run', 'state', 'epoch', 'best val miou', 'time'): t.add_column(c, justify='left' if c in ('run', 'state') else 'right')
     for r in sorted(entries, key=lambda r: (rank[r.state], -(r.took or 0)))[:rows]:
         e = r.progress
-        t.add_row(escape(r.name), r.state, f'{e[0]}/{e[1]}' if e else '', f'{e[2]:.3f}' if e else '', plan.span(r.took or time.monotonic() - r.began)
+        t.add_row(escape(r.name), r.state, f'{e[0]}/{e[1]}' if e else '', f'{e[2]:.3f}' if e else '', plan.duration(r.took or time.monotonic() - r.began)
             if r.began else '')
     if len(entries) > rows: t.add_row(f'… and {len(entries) - rows} more')
     return t

@@ -175,13 +175,13 @@ def claims(path=ROOT/'book'/'claims.yml'):
     return found
 
 # %% ../nbs/12a_verdicts.ipynb #c22457cb
-SURE = .95
+SURE = .975  # beyond the 95 % interval
 WORDS = HOLDS, FAILS, SEEMS, SEEMS_NOT, OPEN, PART, WAITING = (
     'holds', 'does not hold', 'seems to hold', 'seems not to hold', 'not decided', 'measured in part', 'not measured yet')
 RULE = f'''For each claim the runs of two rows are compared on the same test tiles: first row minus second, over the seeds that both have, in {DRAWS:,}
 resamples of rover stops and seeds that both rows see alike. The probability is the share of the resamples in which the claim is true: the difference has
-the expected sign, or, where no gain is expected, is at most {SAME}. A comparison **holds** from a probability of {100 * SURE:.0f} % on and **does not
-hold** from {100 - 100 * SURE:.0f} % down; in between it is **not decided**. Resamples know the luck of the test set, but little of that of the training,
+the expected sign, or, where no gain is expected, is at most {SAME}. A comparison **holds** from a probability of {100 * SURE:.1f} % on and **does not
+hold** from {100 - 100 * SURE:.1f} % down; in between it is **not decided**. Resamples know the luck of the test set, but little of that of the training,
 which can be as large as what many of these changes give. So unless the differences of the seeds alone say as much (Student's t test, for which two seeds
 are the least), a claim only **seems to hold** or **seems not to hold**. A claim of several comparisons holds if each does, and does not if one does not;
 it is **measured in part** where those that are measured hold and others are not measured yet. The expected size plays no part in this; beside it stands

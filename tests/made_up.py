@@ -26,8 +26,8 @@ def record(home, seed, right, note='', tiles=376, parameters=10**6, **environmen
             'revision': 'abc1234'} | environment}
     home.mkdir(parents=True, exist_ok=True)
     epochs = np.arange(1, 31)
-    pd.DataFrame({'epoch': epochs, 'loss': 1 / epochs, 'val_loss': 1.2 / epochs, 'miou': right * epochs / 30, 'val_miou': right * epochs / 31}).to_csv(
-        home/'history.csv', index=False)
+    history = {'epoch': epochs, 'loss': 1 / epochs, 'val_loss': 1.2 / epochs, 'miou': right * epochs / 30, 'val_miou': right * epochs / 31}
+    pd.DataFrame(history).to_csv(home/'history.csv', index=False)
     np.savez_compressed(home/'test.npz', confusions=cms.astype('uint16'), groups=(ids // 8).astype('int32'), tiles=ids.astype('int32'))
     (home/'record.json').write_text(json.dumps(said))
     return home
