@@ -64,6 +64,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'marsnb.bench.books': ('speed.html#books', 'marsnb/bench.py'),
                               'marsnb.bench.course_file': ('speed.html#course_file', 'marsnb/bench.py'),
                               'marsnb.bench.floor': ('speed.html#floor', 'marsnb/bench.py'),
+                              'marsnb.bench.headline': ('speed.html#headline', 'marsnb/bench.py'),
                               'marsnb.bench.in_torch': ('speed.html#in_torch', 'marsnb/bench.py'),
                               'marsnb.bench.keep': ('speed.html#keep', 'marsnb/bench.py'),
                               'marsnb.bench.kept': ('speed.html#kept', 'marsnb/bench.py'),
