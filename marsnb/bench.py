@@ -76,6 +76,7 @@ def headline(tables):
         if others: said += [f'{verb} ' + ' and '.join(f'{x:.1f} times as fast {name}' for x, name in others)]
     return f'marsnb {", ".join(said)}.' if said else ''
 
+# %% ../nbs/21_speed.ipynb #3c877846
 def plot(tables):
     """A picture of `tables`, {about: table} of one machine: seconds a tile of training and
     predicting (or tiles a second), time to the first step, memory; the floor as lines."""

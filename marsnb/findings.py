@@ -375,6 +375,7 @@ def base(records):
 def _note(runs_of):
     return recipes.load(file).note if (file := recipe_file(*runs_of[['team', 'row']].iloc[0])) else runs.read(runs_of.path.iloc[0])['recipe'].get('note', '')
 
+# %% ../nbs/12b_findings.ipynb #eeff2a03
 def gains(changes):
     "The table `changes` of `ideas`, for a page."
     brief = changes.change.str.removesuffix(ELSEWHERE)  # which one, its column says
@@ -677,6 +678,7 @@ def published(rows):
     return (f'Of the systems that led the leaderboard, {" and ".join(at)}: this is the order after a short training of mostly narrower networks, for '
         f'which ours alone was tuned, not that of what each could become.' if at else '')
 
+# %% ../nbs/12b_findings.ipynb #c5947da6
 def also(records, first):
     "Sentences on which of the `records` of a further suite is best; whether that of the first suite, of which `first` is the table, was run there."
     rows, profile = standing(records), profile_of(records.suite.iloc[0])
