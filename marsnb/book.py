@@ -168,13 +168,14 @@ def forget(kept, since):
 # %% ../nbs/12c_book.ipynb #5d5e2514
 def toc(findings, teams, others, chapters):
     """The table of contents: `teams` maps a team's name to its page and those of its runs,
-    which are pairs of file and title, `others` a further suite to the pages of its runs."""
+    which are pairs of file and title, `others` a further suite to those of its rows, each with those of the row changed."""
     part = lambda caption, files: {'caption': caption, 'chapters': [{'file': f} for f in files]}
-    team = lambda name, first, files: {'caption': name,
-        'chapters': [{'file': first, 'title': 'Reported and measured'} | ({'sections': [{'file': f, 'title': t} for f, t in files]} if files else {})]}
-    return {'format': 'jb-book', 'root': 'index', 'parts': [part('Findings', findings)] + [team(name, *pages) for name, pages in teams.items()]
-        + [part(f'Further runs: {s}', files) for s, files in others.items()]
-            + ([part('Library', chapters)] if chapters else []) + [part('Appendix', ['reproducing', 'clusters', 'references'])]}
+    above = lambda first, files: first | ({'sections': [{'file': f, 'title': t} for f, t in files]} if files else {})
+    team = lambda name, first, files: {'caption': name, 'chapters': [above({'file': first, 'title': 'Reported and measured'}, files)]}
+    further = lambda suite, rows: {'caption': f'Further runs: {suite}', 'chapters': [above({'file': first}, files) for first, files in rows]}
+    parts = [part('Findings', findings), *(team(name, *pages) for name, pages in teams.items()), *(further(*rows) for rows in others.items())]
+    parts += [part('Library', chapters)] * bool(chapters) + [part('Appendix', ['reproducing', 'clusters', 'references'])]
+    return {'format': 'jb-book', 'root': 'index', 'parts': parts}
 
 # %% ../nbs/12c_book.ipynb #4333d929
 CODE = [Path(m.__file__) for m in (core, evaluate, findings, metrics, recipes, report, verdicts)] + [ROOT/'marsnb'/'book.py']
@@ -213,13 +214,13 @@ def run_page(runs_of_row, kept, name):
     return page(BOOK/'run.md', kept, key, heading, runs=runs_of_row, record=runs.read(first.path), history=report.history(first.path))
 
 def run_pages(table, out, kept):
-    "Stage a page for each row of the records `table` in the folder `out`; a table of suite, team, title and file."
+    "Stage a page for each row of the records `table` in the folder `out`; a table of suite, team, row, title and file."
     found = []
     for (suite, team, row), own in table.groupby(['suite', 'team', 'row'], sort=False):
         name = report.variant(own.iloc[0], table)
         file = put(out/f'{place(suite, team, row)}.ipynb', run_page(own, kept, name))
-        found.append({'suite': suite, 'team': team, 'title': name, 'file': file})
-    return pd.DataFrame(found, columns=['suite', 'team', 'title', 'file'])
+        found.append({'suite': suite, 'team': team, 'row': row, 'title': name, 'file': file})
+    return pd.DataFrame(found, columns=['suite', 'team', 'row', 'title', 'file'])
 
 # %% ../nbs/12c_book.ipynb #b6437d95
 def data_page(table):
@@ -258,7 +259,9 @@ def contents(files, teams, pages, suites):
     first = [n for n in ('compare', 'claims', 'ideas', 'cost', 'failures', 'dataset', 'network', 'method') if n in {place(f) for f in files}]
     own = lambda team: pages[(pages.suite == suites[0]) & (pages.team == team)]
     of_team = {report.TEAMS.get(t, str(t)): (place(f), [(place(p), name) for p, name in zip(own(t).file, own(t).title)]) for t, f in teams.items()}
-    others = {s: [place(p) for p in pages[pages.suite == s].file] for s in suites[1:]}
+    kin = lambda own: (place(own.file.iloc[0]), [(place(f), t.partition(', ')[2] or t) for f, t in zip(own.file[1:], own.title[1:])])
+    same = ['team', pages.row.str.partition('-')[0]]  # a row changed stands below the row
+    others = {s: [kin(own) for _, own in pages[pages.suite == s].groupby(same, sort=False)] for s in suites[1:]}
     return toc(first, of_team, others, [place(f) for f in files if f.parent.name == 'library'])
 
 # %% ../nbs/12c_book.ipynb #ca7dff72

@@ -245,23 +245,27 @@ def remark(records, reported, team):
             + (' and seeds.' if records[records.team == team].seed.nunique() > 1 else '; the luck of the one training is not in it.')]
     else: said += ['None of these rows is measured yet.']
     if 'on val' in shown: said += ['Where the team reported validation, that of validation stands beside it (*on val*).']
-    return ' '.join(said + ['Metric and part of each figure stand at the end of its line.'])
+    return ' '.join(said)
 
 def team_tables(records, reported, team):
     "What was reported, and that beside what was measured: pieces of the page of `team`."
     theirs = [t for t in as_reported(reported, team) if t is not None]
-    return [Markdown('## Reported and measured' if theirs else '## Measured'), _beside_tidy(records, reported, team)] + ([Markdown('## As reported'), *theirs]
+    return [Markdown('## Reported and measured' if theirs else '## Measured'), *_beside_tidy(records, reported, team)] + ([Markdown('## As reported'), *theirs]
         if theirs else [])
 
 def _beside_tidy(records, reported, team):
-    return tidy(beside(records, reported, team), **{c: '{:+.3f}' for c in ('difference', 'reported change', 'measured change')}, seeds='{:.0f}',
-        **{'probability better': '{:.2f}'})
+    "The table `beside` for a page; what of metric and part is the same on every line stands above it instead."
+    table = beside(records, reported, team)
+    same = {c: own.iloc[0] for c in ('reported as', 'measured as') if c in table and (own := table[c].dropna()).nunique() == 1}
+    said = [Markdown(f'All figures are {" and ".join(f"{c} *{plain(v)}*" for c, v in same.items())}.')] * bool(same)
+    return said + [tidy(table.drop(columns=list(same)), **{c: '{:+.3f}' for c in ('difference', 'reported change', 'measured change')}, seeds='{:.0f}',
+        **{'probability better': '{:.2f}'})]
 
 def team_elsewhere(everything, records, reported, team):
     "What was measured of `team` in the suites `elsewhere`, each under a heading: pieces of its page."
     own = [e for e in elsewhere(everything, records) if (e.team == team).any()]
     measured = lambda e: reported[reported.row.isin({BASELINES.get(team), *e[e.team == team].row})]
-    return [p for e in own for p in (_in_profile(e), _beside_tidy(e, measured(e), team))]
+    return [p for e in own for p in (_in_profile(e), *_beside_tidy(e, measured(e), team))]
 
 def team_classes(records, reported, team):
     "Class by class: the reported and measured table of the team's `showcase`, and its confusion matrix."

@@ -71,7 +71,7 @@ def on_mars(suite):
 def _cell(tag, value, form, kind=''):
     "A cell of a table, escaped; long text wraps."
     text = html.escape(form(value) if callable(form) else '' if pd.api.types.is_scalar(value) and pd.isna(value) else form.format(value))
-    if len(text) > 30: text = f'<span class="long">{text}</span>'
+    if len(text) > 25: text = f'<span class="long">{text}</span>'
     return f'<{tag}{kind}>{text}</{tag.split()[0]}>'
 
 def tidy(table, **formats):
