@@ -620,6 +620,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'marsnb.runs._state': ('runs.html#_state', 'marsnb/runs.py'),
                              'marsnb.runs._version': ('runs.html#_version', 'marsnb/runs.py'),
                              'marsnb.runs._whole': ('runs.html#_whole', 'marsnb/runs.py'),
+                             'marsnb.runs._with_network': ('runs.html#_with_network', 'marsnb/runs.py'),
                              'marsnb.runs._write': ('runs.html#_write', 'marsnb/runs.py'),
                              'marsnb.runs.anew': ('runs.html#anew', 'marsnb/runs.py'),
                              'marsnb.runs.as_measured': ('runs.html#as_measured', 'marsnb/runs.py'),

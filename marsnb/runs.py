@@ -249,16 +249,20 @@ def combined(recipe, ready):
     return ensemble.ensemble(nets, weights), {'members': said}, [sum(m['cost'][k] for m in records) for k in ('seconds', 'passes')]
 
 def _member(recipe, ready):
-    """Record and network of the run `recipe`, which is made where its record or the very network of that record is
-    missing. Raises `MarsError` where its test tiles are not those of the ensemble: it may have learned from those."""
+    """Record and network of the run `recipe`, which is made where there is none. A record whose very network is missing stays, and the
+    run is made once more beside it. Raises `MarsError` where its test tiles are not those of the ensemble: it may have learned from those."""
     from marsnb import infer
-    best = workshop(recipe)/'best.keras'
-    record = finished(recipe, ready.tiles)
-    if not record or left(best) != record: record = execute(recipe, recipes.prepare(recipe))
+    if finished(recipe, ready.tiles) and not _with_network(recipe, ready.tiles): recipe = dataclasses.replace(recipe, out=str(workshop(recipe)/'again'))
+    record = _with_network(recipe, ready.tiles) or execute(recipe, recipes.prepare(recipe))
     with np.load(folder(recipe)/'test.npz') as z:
         if not np.array_equal(z['tiles'], ready.parts.test):
             raise MarsError(f'{recipe.team}/{recipe.row}: other test tiles than those of the ensemble that it is a member of; give both the same cleaning')
-    return record, infer.open_model(best)
+    return record, infer.open_model(workshop(recipe)/'best.keras')
+
+def _with_network(recipe, tiles):
+    "The record of `recipe` on `tiles` if that very run is done and its network is here, else None."
+    record = finished(recipe, tiles)
+    return record if record and left(workshop(recipe)/'best.keras') == record else None
 
 # %% ../nbs/11a_runs.ipynb #44023a12
 def labeller(recipe, ready):
