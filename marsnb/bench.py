@@ -68,12 +68,13 @@ def kept(path=SPEED):
 
 # %% ../nbs/21_speed.ipynb #24e3b812
 def headline(tables):
-    "How many times as fast as the others marsnb trains and predicts, in a sentence; empty where the `tables` do not say it."
+    """How many times as fast as the others marsnb trains and predicts, median, least and greatest
+    of the rounds, in a sentence; empty where the `tables` do not say it."""
     said = []
     for about, verb in (('training', 'trains'), ('predicting', 'predicts')):
-        seconds = tables[about].groupby('contender').seconds_a_tile.median() if about in tables else {}
-        others = [(seconds[k] / seconds['marsnb'], name) for k, name in (('as reported', 'as the reports\' way'), ('PyTorch', 'as PyTorch')) if k in seconds]
-        if others: said += [f'{verb} ' + ' and '.join(f'{x:.1f} times as fast {name}' for x, name in others)]
+        times = ratios(tables[about], 'marsnb').loc['seconds_a_tile'].T if about in tables else {}
+        others = [(name, *times[k]) for k, name in (('as reported', 'as the reports\' way'), ('PyTorch', 'as PyTorch')) if k in times]
+        if others: said += [f'{verb} ' + ' and '.join(f'{x:.1f} times as fast {name} ({low:.1f} to {high:.1f})' for name, x, low, high in others)]
     return f'marsnb {", ".join(said)}.' if said else ''
 
 # %% ../nbs/21_speed.ipynb #3c877846
