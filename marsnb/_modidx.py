@@ -634,6 +634,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'marsnb.runs.folder': ('runs.html#folder', 'marsnb/runs.py'),
                              'marsnb.runs.is_of': ('runs.html#is_of', 'marsnb/runs.py'),
                              'marsnb.runs.labeller': ('runs.html#labeller', 'marsnb/runs.py'),
+                             'marsnb.runs.leave_out_masks': ('runs.html#leave_out_masks', 'marsnb/runs.py'),
                              'marsnb.runs.left': ('runs.html#left', 'marsnb/runs.py'),
                              'marsnb.runs.measured': ('runs.html#measured', 'marsnb/runs.py'),
                              'marsnb.runs.place': ('runs.html#place', 'marsnb/runs.py'),

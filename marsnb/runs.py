@@ -6,7 +6,7 @@
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNITS', 'TRAINS', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device',
            'code', 'environment', 'read', 'finished', 'is_of', 'left', 'signed', 'resident', 'trained', 'anew',
            'pretrained', 'begun', 'combined', 'labeller', 'with_pseudo_labels', 'as_measured', 'measured', 'execute',
-           'portable', 'writable', 'surroundings', 'unlike', 'repeats']
+           'portable', 'writable', 'leave_out_masks', 'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
 import contextlib, dataclasses, functools, hashlib, json, math, os, platform, shutil, subprocess, zipfile
@@ -397,6 +397,14 @@ def _cost(net, seconds, passes):
     "Parameters, tile passes, seconds of training, tiles per second and the most memory this process took, in MB."
     return {'parameters': int(net.count_params()), 'passes': passes, 'seconds': round(seconds, 1), 'tiles_per_second': round(passes / max(seconds, 1e-9), 1),
         'memory_mb': round(peak_memory() / 2**20)}
+
+# %% ../nbs/11a_runs.ipynb #17a7f4cc
+def leave_out_masks(path):
+    """Take the predicted masks out of the record in the folder `path`: most of its size is theirs.
+    Figures stay, and the confusion matrices of single tiles that intervals are made of."""
+    path = Path(path)
+    with np.load(path/'test.npz') as z: _predictions(path/'test.npz', **{k: z[k] for k in z.files if k != 'predictions'})
+    (path/'unlabelled.npz').unlink(missing_ok=True)
 
 # %% ../nbs/11a_runs.ipynb #bc0392e0
 def surroundings(record):
