@@ -757,6 +757,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'marsnb.verdicts': { 'marsnb.verdicts.Claim': ('verdicts.html#claim', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.Counts': ('verdicts.html#counts', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.Difference': ('verdicts.html#difference', 'marsnb/verdicts.py'),
+                                 'marsnb.verdicts.Difference.__repr__': ('verdicts.html#difference.__repr__', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.Judged': ('verdicts.html#judged', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.Level': ('verdicts.html#level', 'marsnb/verdicts.py'),
                                  'marsnb.verdicts.Order': ('verdicts.html#order', 'marsnb/verdicts.py'),

@@ -110,6 +110,7 @@ class Difference(NamedTuple):
     seeds: int
     draws: np.ndarray | None
     each: tuple = ()
+    def __repr__(self): return f'{self.value:+.3f} (95 %: {self.low:+.3f} to {self.high:+.3f}, seeds: {self.seeds})'  # not a thousand draws
 
 def difference(a, b, metric='miou'):
     """The `Difference` of two rows, `a` and `b` the runs of each; both see the same resamples, so what makes a test set hard
