@@ -13,6 +13,7 @@ import numpy as np
 from .augment import compiled, enlarge, pipeline
 from .clean import with_share
 from .core import MarsError, rng
+from .data import has_rock
 
 # %% ../nbs/02a_balance.ipynb #7cda4890
 class Balanced(NamedTuple):
@@ -64,11 +65,11 @@ def generate(images, masks, ids, seed=0, most=None, total=8000, rounds=2, augmen
     "A set of `total` tiles: `ids` and, made in `rounds`, samples that `augment` aims at the big rock in them. After Cortex Creators, sections 3.2 and 4.1."
     kept = ids[_part(len(ids), most, seed)]
     for i in range(rounds):
-        rocky = ids[(masks[ids] == 4).mean((1, 2)) >= .01]
-        if not len(rocky): raise MarsError('generate: no training tile holds 1 % big rock; there is nothing to generate from')
+        big = ids[has_rock(masks[ids])]
+        if not len(big): raise MarsError('generate: no training tile holds 1 % big rock; there is nothing to generate from')
         more = max(0, (min(total, most or total) - len(kept)) // (rounds - i))
-        images, masks, made = _copied(images, masks, rocky, 1 + _evenly(len(rocky), more), augment, seed + i, None)
-        ids, kept = (np.concatenate([t, made[len(rocky):]]) for t in (ids, kept))
+        images, masks, made = _copied(images, masks, big, 1 + _evenly(len(big), more), augment, seed + i, None)
+        ids, kept = (np.concatenate([t, made[len(big):]]) for t in (ids, kept))
     return Balanced(images, masks, kept)
 
 # %% ../nbs/02a_balance.ipynb #c748ec52

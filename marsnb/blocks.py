@@ -134,7 +134,8 @@ def aspps(x, ch, sets=((1, 2, 3), (2, 4, 6)), **own):
 
 # %% ../nbs/03_blocks.ipynb #53dcec7a
 def pyramid(x, ch, bins=(1, 2, 3, 6), block=None, **own):
-    "Pyramid pooling (arXiv 1612.01105) of `x`, or of what `block` makes of it: means over n x n fields, resized, joined with the map, mixed by 3 x 3."
+    """Pyramid pooling (arXiv 1612.01105) of `x`, or of what `block` makes of it: means over n x n fields (fewer
+    where the sides of the map do not divide so), resized, joined with the map, mixed by 3 x 3."""
     if block: x = block(x, ch)
     h, w = x.shape[1:3]
     fields = [layers.AveragePooling2D((-(-h // n), -(-w // n)), padding='same')(x) for n in bins]
@@ -232,7 +233,7 @@ def sew(x, n):
 # %% ../nbs/03_blocks.ipynb #ae6bf548
 def head(x, n, scale=1, name='logits'):
     "Logits (b, h, w, `n`) in float32 under the name that losses and tools look for; `scale` resizes them to full resolution."
-    x = layers.Conv2D(n, 1, dtype='float32', name=name if scale == 1 else None)(x)
+    x = layers.Conv2D(n, 1, dtype='float32', name=name if scale == 1 else f'{name}_coarse')(x)
     return layers.UpSampling2D(scale, interpolation='bilinear', dtype='float32', name=name)(x) if scale > 1 else x
 
 def heads(inp, xs, n, guide=None):
@@ -240,7 +241,7 @@ def heads(inp, xs, n, guide=None):
     out = []
     for i, x in enumerate(xs):
         name = f'logits_{i}' if i else 'logits'
-        y = head(x, n, inp.shape[1] // x.shape[1], None if guide is not None else name)
+        y = head(x, n, inp.shape[1] // x.shape[1], name if guide is None else f'{name}_own')
         out.append(y if guide is None else layers.Add(dtype='float32', name=name)([y, guide]))
     return out if len(out) > 1 else out[0]
 

@@ -101,8 +101,8 @@ def train(recipe, profile, seed, data, again):
     from marsnb import page, plan, runs
     todo = plan.plan([recipe], profile, [] if seed is None else [seed], **use(data))
     for r, sha256 in zip(todo, plan.fingerprints(todo)):
-        with in_a_line(), going_on('what was there before stands' if again else GOES_ON), runs.anew(r) if again else contextlib.nullcontext():
-            before = plan.done(r, sha256) or page.run(r, sys.stderr)
+        with in_a_line(), going_on('what was there before stands' if again else GOES_ON):
+            before = not again and plan.done(r, sha256) or page.run(r, sys.stderr, again=again)
         record, remark = runs.read(runs.folder(r)), ''
         if before == record:
             remark = '; done before' + (', with other code of networks, losses or training than today\'s: --again trains it anew'

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2, imagesize
 import numpy as np
 
-from .core import MarsError, TILE, atomic
+from .core import MarsError, TILE, atomic, same_shape
 
 # %% ../nbs/01c_convert.ipynb #d00266d3
 def stop(stem):
@@ -72,7 +72,7 @@ def _label(frame, label, hide):
     codes = _numbers(label)
     y = CODES[np.where(codes < 256, codes, 254)]
     if y.max() == 255: raise MarsError(f'{label.name}: holds codes other than 0..3 and 255')
-    if abs(frame.shape[0] * y.shape[1] - frame.shape[1] * y.shape[0]) > .02 * frame.size: raise MarsError(f'{label.name}: another shape than its frame')
+    if not same_shape(frame.shape, y.shape): raise MarsError(f'{label.name}: another shape than its frame')
     for m in hide: y[cv2.resize(_numbers(m), y.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0] = 0
     return y
 
@@ -131,7 +131,7 @@ def _block(frames, hide, test, labelled, pool):
             rows[part].append(x if ys is None else np.stack([x, ys[half]]))
             rows[f'{part}_frame'].append(stem); rows[f'{part}_half'].append(half)
     empty = {'train': (0, 2, *TILE), 'test': (0, *TILE)}
-    return {k: np.array(v) if v else np.zeros(empty.get(k, 0), np.uint8 if k in empty else str) for k, v in rows.items()}
+    return {k: np.array(v) if v else np.zeros(empty.get(k, 0), np.uint8 if k in empty else int if k.endswith('half') else str) for k, v in rows.items()}
 
 # %% ../nbs/01c_convert.ipynb #2a657481
 def _string(path, blocks):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_TILES', 'FOLDS', 'Tiles', 'unlabelled_blocks', 'read_unlabelled', 'load', 'save', 'synthetic', 'read',
-           'fingerprint', 'shares', 'Parts', 'split']
+           'fingerprint', 'shares', 'Parts', 'has_rock', 'split']
 
 # %% ../nbs/01_data.ipynb #5d7bfd15
 import hashlib, io, math, warnings, zipfile
@@ -258,19 +258,23 @@ class Parts(NamedTuple):
 
 FOLDS = 20  # so that shares come in steps of 5 %
 
+def has_rock(masks, share=.01):
+    "Which of `masks` (n, h, w) have at least a `share` of big rock (n,)."
+    return (masks == 4).mean((1, 2)) >= share
+
 def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
     """Split the tiles `ids` (default: all of `masks`) into `Parts` by `groups` (default: each tile its own), stratified on tiles with
     at least 1 % big rock. Large groups are dealt out first and lie in the same folds whatever the seed, so each `seed` begins further on."""
     ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
     groups = ids if groups is None else np.asarray(groups)[ids]
-    rocky = (masks[ids] == 4).mean((1, 2)) >= .01
-    folds = min(FOLDS, len(np.unique(groups)), max(rocky.sum(), (~rocky).sum()))
+    big = has_rock(masks[ids])
+    folds = min(FOLDS, len(np.unique(groups)), max(big.sum(), (~big).sum()))
     n_val, n_test = round(val * folds), round(test * folds)
     if not (n_val > 0 and n_test > 0 and n_val + n_test < folds):
         raise MarsError(f'val={val}, test={test}: {folds} groups of tiles cannot be split so; each part needs at least one group')
     with warnings.catch_warnings():  # fewer rocky tiles than folds is nothing to warn of
         warnings.simplefilter('ignore', UserWarning)
-        cut = [np.sort(ids[t]) for _, t in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(ids, rocky, groups)]
+        cut = [np.sort(ids[t]) for _, t in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(ids, big, groups)]
     order = np.roll(np.arange(folds), -seed * (n_val + n_test))  # the next seed's val and test are folds that this one trains on
     join = lambda which: np.sort(np.concatenate([cut[k] for k in which]))
     return Parts(join(order[n_val + n_test:]), join(order[:n_val]), join(order[n_val:n_val + n_test]))

@@ -24,7 +24,7 @@ from keras import ops
 
 from . import infer, recipes, runs
 from .convert import PICTURES, named, picture
-from .core import CLASSES, MarsError, N_CLASSES, PALETTE, ROOT, TILE, atomic
+from .core import CLASSES, MarsError, N_CLASSES, PALETTE, ROOT, TILE, atomic, same_shape
 
 # %% ../nbs/09b_images.ipynb #2a32e9e1
 def read(path):
@@ -101,7 +101,7 @@ def hidden(masks, shape):
     out = np.zeros(shape, np.uint8)
     for path in masks:
         m = np.uint8(picture(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH) > 0)
-        if abs(shape[0] * m.shape[1] - shape[1] * m.shape[0]) > .02 * shape[0] * shape[1]:
+        if not same_shape(shape, m.shape):
             raise MarsError(f'{path.name}: {m.shape[1]} x {m.shape[0]}, another shape than its image, {shape[1]} x {shape[0]}')
         np.maximum(out, m if m.shape == shape else cv2.resize(m, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT), out=out)
     return out

@@ -176,16 +176,17 @@ def stop(locks):
         if lock in KERNELS: KERNELS[lock].kill()
 
 # %% ../nbs/11b_page.ipynb #b3ca0ae8
-def execute(template, page, parameters, log, bar=None, **about):
-    """Run the notebook `template` with `parameters` and leave it at `page`; what it writes to its error stream goes to the file
-    `log`, progress bars to the stream `bar`, too. A `MarsError` inside is raised here, anything else as `RuntimeError`."""
+def execute(template, page, parameters, log, bar=None, own=(), within=contextlib.nullcontext(), **about):
+    """Run the notebook `template` with `parameters` and leave it at `page`; what it writes to its error stream goes to the file `log`, progress bars to
+    the stream `bar`, too. A `MarsError` inside is raised here, anything else as `RuntimeError`. Once the lock is had, folders in which nobody else
+    writes (`own`, those of page and log) are tidied, and all happens `within` that context."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     failed = Path(log).with_suffix('.ipynb')
     runs.writable(failed.parent)
     logging.getLogger('papermill').setLevel(logging.CRITICAL)  # its errors are raised below, in one line
-    with kernel(log, **about) as km:
-        if km.alone: tidy(Path(page).parent, failed.parent)
+    with kernel(log, **about) as km, within:
+        if km.alone: tidy(Path(page).parent, failed.parent, *own)
         with warnings.catch_warnings(), atomic(page) as t, open(log, 'a') as noise:
             warnings.simplefilter('ignore')
             try:
@@ -232,12 +233,13 @@ def strip(path):
     nbformat.write(nb, path)
 
 # %% ../nbs/11b_page.ipynb #fc52f343
-def run(recipe, bar=None, environ=None):
-    """Train `recipe`, as far as that is not done, and leave its page; gives the folder of the record. `BlockingIOError`
+def run(recipe, bar=None, environ=None, again=False):
+    """Train `recipe`, as far as that is not done (or `again`, from the start), and leave its page; gives the folder of the record. `BlockingIOError`
     where another process is at it, `RuntimeError` where it failed; notebook and log of a failure lie in the workshop."""
     home, work = runs.folder(recipe), runs.workshop(recipe)
     runs.writable(home); runs.writable(work)
-    execute(EXPERIMENTS/'train.ipynb', path(recipe), recipes.differs(recipe) | recipes.files(recipe), work/'failed.log', bar, lock=work/'lock', environ=environ)
+    execute(EXPERIMENTS/'train.ipynb', path(recipe), recipes.differs(recipe) | recipes.files(recipe), work/'failed.log', bar, own=[home],
+        within=runs.keeping(recipe, again), lock=work/'lock', environ=environ)
     (work/'failed.log').unlink(missing_ok=True)
     return home
 

@@ -277,7 +277,9 @@ def build(recipe, n_classes=N_CLASSES):
     except MarsError as e: raise MarsError(f'{e} (one of your own is imported in nbs/06z_models.all.ipynb, and exported with nbdev_export)') from None
     with _computing_in(precision(recipe)), _in_a_line(f'model {recipe.model} with {recipe.model_args!r:.80}'):
         net = f((*TILE, 1), n_classes, widths(recipe), **{k: _functions(v, blocks) for k, v in recipe.model_args.items()})
-    return _trainable(net, f'model {recipe.model}', n_classes)
+    net = _trainable(net, f'model {recipe.model}', n_classes)
+    if recipe.deep and len(net.outputs) == 1: raise MarsError(f'deep: {recipe.model} with these model_args has one output; leave deep out')
+    return net
 
 def _trainable(net, what, n_classes):
     "The network `net`; a `MarsError` where it could not be trained or its file not be opened."
@@ -369,7 +371,7 @@ def trains(recipe):
 
 def members(recipe, above=()):
     """The recipes of the members of the ensemble `recipe`: same data, split, profile and place, and its `epochs` and `width`
-    where it says them and has no use for them itself. Raises `MarsError` where one is missing or contains itself."""
+    where it says them and has no use for them itself. Raises `MarsError` where one is missing, there twice, or contains itself."""
     out, said = [], {} if trains(recipe) else {k: v for k in ('epochs', 'width') if (v := getattr(recipe, k))}
     for entry in recipe.members:
         entry = entry if isinstance(entry, dict) else {'recipe': entry}
@@ -381,6 +383,7 @@ def members(recipe, above=()):
             'split': _split(recipe)} | said
         out.append(make(dataclasses.asdict(load(RECIPES/f'{name}.yml')) | same | ({'split': -1} if same['seed'] == same['split'] else {}), name))
         members(out[-1], (*above, name))
+        if out.count(out[-1]) > 1: raise MarsError(f'members: {name} with seed {out[-1].seed} is there twice; give each a seed of its own')
     return out
 
 # %% ../nbs/11_recipes.ipynb #ad242d38
@@ -403,8 +406,9 @@ def _left(ids, steps, tiles):
 
 def _some(ids, masks, share, seed):
     "A `share` of the tiles `ids`, drawn at random, of those with at least 1 % big rock as of the others."
-    rocky = (masks[ids] == 4).mean((1, 2)) >= .01
-    return np.sort(np.concatenate([rng(seed, 'share', k).permutation(t)[:round(share * len(t))] for k, t in enumerate((ids[~rocky], ids[rocky]))]))
+    from marsnb.data import has_rock
+    big = has_rock(masks[ids])
+    return np.sort(np.concatenate([rng(seed, 'share', k).permutation(t)[:round(share * len(t))] for k, t in enumerate((ids[~big], ids[big]))]))
 
 # %% ../nbs/11_recipes.ipynb #c5ef9a8f
 def _parts(recipe, tiles, groups, steps):
@@ -478,7 +482,7 @@ def prepare(recipe):
 def epochs(recipe, n_train):
     """Epochs to train on `n_train` tiles: as the recipe says, else as many as the profile's tile passes allow; unlabelled tiles count
     as well, and each of two trainings has half, pre-training its share; what the members of an ensemble took counts as theirs."""
-    passes = PROFILES[recipe.profile].passes / (2 if recipe.consistency or recipe.pseudo and not recipe.members else 1)
+    passes = PROFILES[recipe.profile].passes / ((2 if recipe.consistency else 1) * (2 if recipe.pseudo and not recipe.members else 1))
     return recipe.epochs or max(round(passes * (1 - pretraining(recipe)['share']) / n_train), 1)
 
 def pseudo(recipe):
@@ -488,8 +492,10 @@ def pseudo(recipe):
     if set(about) != {'drop', 'share'}: raise MarsError(f'pseudo: drop and share are known, not {list(recipe.pseudo)!r:.80}')
     if any(type(v) not in (int, float) for v in about.values()) or not 0 <= about['drop'] < 1 or about['share'] <= 0:
         raise MarsError(f'pseudo: drop must be from 0 to below 1 and share above 0, not {recipe.pseudo!r:.80}')
-    if recipe.pseudo and about['drop'] and not recipe.weights_from and recipe.class_weights[0]:
-        raise MarsError('pseudo: what is dropped is marked as background, which would be learned; set the first of class_weights to 0, or drop to 0')
+    learned = recipe.adaptive.get('background', 0) if recipe.adaptive else 0 if recipe.weights_from else recipe.class_weights[0]
+    if recipe.pseudo and about['drop'] and learned:
+        raise MarsError('pseudo: what is dropped is marked as background, which would be learned; set its weight to 0 (the first of class_weights or, '
+            'with adaptive, background there), or drop to 0')
     return about
 
 def pretraining(recipe):

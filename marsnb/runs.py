@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNITS', 'TRAINS', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop', 'device',
-           'code', 'environment', 'read', 'finished', 'is_of', 'left', 'signed', 'resident', 'trained', 'anew',
+           'code', 'environment', 'read', 'finished', 'is_of', 'left', 'signed', 'resident', 'trained', 'keeping',
            'pretrained', 'begun', 'combined', 'labeller', 'with_pseudo_labels', 'as_measured', 'measured', 'execute',
            'portable', 'writable', 'leave_out_masks', 'surroundings', 'unlike', 'repeats']
 
@@ -180,12 +180,15 @@ def _settings(recipe):
 def _state(recipe, tiles): return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(tiles)[:8]}-{code()}.npz'
 
 @contextlib.contextmanager
-def anew(recipe):
-    "Within, the run of `recipe` has no record and nothing that it would go on from. Its old record is back where no new one has taken its place."
+def keeping(recipe, again=False):
+    """For whoever has the lock of the run of `recipe`, to make it within. `again`: as if it had no record, nor anything to go on from. The
+    old record is back where no new one has taken its place, also where a process was killed that had put it aside."""
     record, aside = folder(recipe)/'record.json', folder(recipe)/'.record.json'
-    for f in workshop(recipe).glob('state-*.npz'): f.unlink()
-    shutil.rmtree(workshop(recipe)/'first', ignore_errors=True)
-    if record.exists(): record.replace(aside)
+    if aside.exists() and not record.exists(): aside.replace(record)
+    if again:
+        for f in workshop(recipe).glob('state-*.npz'): f.unlink()
+        shutil.rmtree(workshop(recipe)/'first', ignore_errors=True)
+        if record.exists(): record.replace(aside)
     try: yield
     finally:
         if aside.exists() and not record.exists(): aside.replace(record)
@@ -220,7 +223,8 @@ def pretrained(recipe, ready):
     restored = losses.deep(lambda y, grey: keras.ops.mean(keras.ops.abs(keras.ops.cast(y, 'float32') / 255 - grey[..., 0])), recipe.deep or None)
     train.deterministic(recipe.seed)
     model = train.Resident(recipes.build(recipe, 1), images, images, restored, augment.pipeline(about['augment'], recipe.seed))
-    epochs = max(round(recipes.epochs(recipe, n) * about['share'] / (1 - about['share'])), 1)
+    shows = 2 if recipe.consistency else 1  # tiles for each that later is learned from
+    epochs = max(round(shows * recipes.epochs(recipe, n) * about['share'] / (1 - about['share'])), 1)
     history = train.fit(model, ready.parts._replace(train=np.arange(len(images)), val=[0]), size=n, epochs=epochs, monitor='loss',
         path=place/_state(recipe, ready.tiles).name, **_settings(recipe))
     return model.net, history

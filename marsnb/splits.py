@@ -12,14 +12,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import train_test_split
 
-from .data import Parts
+from .data import Parts, has_rock
 
 # %% ../nbs/01d_splits.ipynb #1f5be1d2
 def course(masks, seed=0, val=.2, ids=None):
     "`Parts` of the tiles `ids` (default: all) at random, a share `val` for validation, none for test, tiles with 1 % big rock spread evenly."
     ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
-    rocky = (masks[ids] == 4).mean((1, 2)) >= .01
-    train, held = train_test_split(ids, test_size=val, random_state=seed, stratify=rocky if min(rocky.sum(), (~rocky).sum()) > 1 else None)
+    big = has_rock(masks[ids])
+    train, held = train_test_split(ids, test_size=val, random_state=seed, stratify=big if min(big.sum(), (~big).sum()) > 1 else None)
     return Parts(np.sort(train), np.sort(held), ids[:0])
 
 def aaa000(masks, seed=0, ids=None):

@@ -188,9 +188,9 @@ def _finish(client, todo, about, resources, event):
     "Submit the runs `todo` and settle each as its future ends."
     from dask.distributed import as_completed
     from marsnb.sweep import task  # what the workers import
-    futures, of, tries = {}, {}, 0
-    def submit(run):
-        members = [futures[h] for m in recipes.members(run.recipe) if (h := str(runs.folder(m))) in futures]
+    futures, of, tries, at = {}, {}, 0, {r.home: r for r in todo}
+    def submit(run):  # what became of a member is asked only until its record is there: another process may have made it
+        members = [futures[h] for m in recipes.members(run.recipe) if (h := str(runs.folder(m))) in futures and not at[h].record]
         future = client.submit(task, run.recipe, members=members, key=(f'{about["topic"]}-{"ensembles" if members else "runs"}', tries, todo.index(run)),
             priority=-todo.index(run) - len(todo) * bool(tries), pure=False, resources=resources, **about)
         futures[run.home], of[future.key] = future, run
