@@ -484,6 +484,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'marsnb.page.gpus': ('page.html#gpus', 'marsnb/page.py'),
                              'marsnb.page.hold': ('page.html#hold', 'marsnb/page.py'),
                              'marsnb.page.kernel': ('page.html#kernel', 'marsnb/page.py'),
+                             'marsnb.page.locked': ('page.html#locked', 'marsnb/page.py'),
                              'marsnb.page.noise_to': ('page.html#noise_to', 'marsnb/page.py'),
                              'marsnb.page.path': ('page.html#path', 'marsnb/page.py'),
                              'marsnb.page.run': ('page.html#run', 'marsnb/page.py'),

@@ -255,9 +255,11 @@ def combined(recipe, ready):
 def _member(recipe, ready):
     """Record and network of the run `recipe`, which is made where there is none. A record whose very network is missing stays, and the
     run is made once more beside it. Raises `MarsError` where its test tiles are not those of the ensemble: it may have learned from those."""
-    from marsnb import infer
+    from marsnb import infer, page
     if finished(recipe, ready.tiles) and not _with_network(recipe, ready.tiles): recipe = dataclasses.replace(recipe, out=str(workshop(recipe)/'again'))
-    record = _with_network(recipe, ready.tiles) or execute(recipe, recipes.prepare(recipe))
+    writable(workshop(recipe))
+    with page.locked(workshop(recipe)/'lock'):  # another process may be at it
+        record = _with_network(recipe, ready.tiles) or execute(recipe, recipes.prepare(recipe))
     with np.load(folder(recipe)/'test.npz') as z:
         if not np.array_equal(z['tiles'], ready.parts.test):
             raise MarsError(f'{recipe.team}/{recipe.row}: other test tiles than those of the ensemble that it is a member of; give both the same cleaning')
