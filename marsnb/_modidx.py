@@ -176,7 +176,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'marsnb.clean.texture': ('clean.html#texture', 'marsnb/clean.py'),
                               'marsnb.clean.tile_png': ('clean.html#tile_png', 'marsnb/clean.py'),
                               'marsnb.clean.unlikeness': ('clean.html#unlikeness', 'marsnb/clean.py'),
-                              'marsnb.clean.with_share': ('clean.html#with_share', 'marsnb/clean.py'),
                               'marsnb.clean.write_discard': ('clean.html#write_discard', 'marsnb/clean.py')},
             'marsnb.cli': { 'marsnb.cli.Within': ('cli.html#within', 'marsnb/cli.py'),
                             'marsnb.cli.Within.convert': ('cli.html#within.convert', 'marsnb/cli.py'),

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .augment import compiled, enlarge, pipeline
-from .clean import with_share
 from .core import MarsError, rng
 from .data import has_rock
 
@@ -30,7 +29,7 @@ def _part(n, most, seed):
 def oversample(images, masks, ids, seed=0, most=None, factor=8, share=.01):
     "The tiles `ids`, those with at least a `share` of big rock `factor` times (a whole number from 1 on)."
     if factor < 1 or factor != int(factor): raise MarsError(f'oversample: factor {factor!r} is no whole number from 1 on')
-    often = np.repeat(ids, np.where(np.isin(ids, with_share(masks, 4, share)), int(factor), 1))
+    often = np.repeat(ids, np.where(has_rock(masks[ids], share), int(factor), 1))
     return Balanced(images, masks, often[_part(len(often), most, seed)])
 
 # %% ../nbs/02a_balance.ipynb #1fd0182a

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST', 'SCALES', 'STEPS', 'edge_map', 'mask_map', 'unlikeness', 'outliers', 'plant', 'embed', 'single_class',
-           'with_share', 'read_discard', 'write_discard', 'discard', 'review', 'tile_png', 'refine', 'label_noise',
-           'texture', 'out_of_fold', 'suspicious']
+           'read_discard', 'write_discard', 'discard', 'review', 'tile_png', 'refine', 'label_noise', 'texture',
+           'out_of_fold', 'suspicious']
 
 # %% ../nbs/01b_clean.ipynb #6c8a9ba6
 from pathlib import Path
@@ -101,10 +101,6 @@ def single_class(images, masks, ids=None):
     ids = _all(masks, ids)
     flat = masks[ids].reshape(len(ids), -1)
     return np.sort(ids[flat.min(1) == flat.max(1)])
-
-def with_share(masks, k, share=.01):
-    "Numbers of the tiles with at least a `share` of class `k`."
-    return np.flatnonzero((masks == k).mean((1, 2)) >= share)
 
 # %% ../nbs/01b_clean.ipynb #7d202f21
 def read_discard(path, n):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_TILES', 'FOLDS', 'Tiles', 'unlabelled_blocks', 'read_unlabelled', 'load', 'save', 'synthetic', 'read',
-           'fingerprint', 'shares', 'Parts', 'has_rock', 'split']
+           'fingerprint', 'shares', 'has_rock', 'Parts', 'split']
 
 # %% ../nbs/01_data.ipynb #5d7bfd15
 import hashlib, io, math, warnings, zipfile
@@ -249,6 +249,11 @@ def shares(masks):
     return pd.DataFrame({'pixels': pixels / pixels.sum(), 'labelled pixels': np.r_[np.nan, pixels[1:] / max(pixels[1:].sum(), 1)],
                          'tiles with 1 %': (counts >= .01 * masks[0].size).sum(1)}, index=pd.Index(CLASSES, name='class'))
 
+# %% ../nbs/01_data.ipynb #91177ef1
+def has_rock(masks, share=.01):
+    "Which of `masks` (n, h, w) have at least a `share` of big rock (n,)."
+    return (masks == 4).mean((1, 2)) >= share
+
 # %% ../nbs/01_data.ipynb #fea87b9c
 class Parts(NamedTuple):
     "Sorted tile numbers of the three parts."
@@ -257,10 +262,6 @@ class Parts(NamedTuple):
     test: np.ndarray
 
 FOLDS = 20  # so that shares come in steps of 5 %
-
-def has_rock(masks, share=.01):
-    "Which of `masks` (n, h, w) have at least a `share` of big rock (n,)."
-    return (masks == 4).mean((1, 2)) >= share
 
 def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
     """Split the tiles `ids` (default: all of `masks`) into `Parts` by `groups` (default: each tile its own), stratified on tiles with

@@ -247,6 +247,7 @@ def remark(records, reported, team):
     if 'on val' in shown: said += ['Where the team reported validation, that of validation stands beside it (*on val*).']
     return ' '.join(said)
 
+# %% ../nbs/12b_findings.ipynb #e22a2409
 def team_tables(records, reported, team):
     "What was reported, and that beside what was measured: pieces of the page of `team`."
     theirs = [t for t in as_reported(reported, team) if t is not None]
@@ -267,6 +268,7 @@ def team_elsewhere(everything, records, reported, team):
     measured = lambda e: reported[reported.row.isin({BASELINES.get(team), *e[e.team == team].row})]
     return [p for e in own for p in (_in_profile(e), *_beside_tidy(e, measured(e), team))]
 
+# %% ../nbs/12b_findings.ipynb #17662e91
 def team_classes(records, reported, team):
     "Class by class: the reported and measured table of the team's `showcase`, and its confusion matrix."
     row = showcase(records, reported, team)

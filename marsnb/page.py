@@ -94,6 +94,7 @@ def hold(path, seconds=5):
         except OSError: return None  # two at once would do the same work twice, nothing worse
         else: return True
 
+# %% ../nbs/11b_page.ipynb #84dcca3b
 @contextlib.contextmanager
 def locked(path):
     "Wait for the lock of the file `path`, as long as it takes, and have it within; nothing is locked where the file system has no locks."

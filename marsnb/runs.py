@@ -252,6 +252,7 @@ def combined(recipe, ready):
     said = [{k: m[k] for k in ('team', 'row', 'seed', 'digest')} | {'weight': w} for m, w in zip(records, weights)]
     return ensemble.ensemble(nets, weights), {'members': said}, [sum(m['cost'][k] for m in records) for k in ('seconds', 'passes')]
 
+# %% ../nbs/11a_runs.ipynb #1a6aa910
 def _member(recipe, ready):
     """Record and network of the run `recipe`, which is made where there is none. A record whose very network is missing stays, and the
     run is made once more beside it. Raises `MarsError` where its test tiles are not those of the ensemble: it may have learned from those."""

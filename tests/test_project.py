@@ -64,7 +64,7 @@ def test_no_path_of_a_machine():
 
 
 def test_no_output_of_a_notebook_warns():
-    found = [(p.name, o.text[:80]) for p in sorted((ROOT/'nbs').rglob('*.ipynb')) for c in nbformat.read(p, 4).cells for o in c.get('outputs', [])
+    found = [(p.name, str(o)[:200]) for p in sorted((ROOT/'nbs').rglob('*.ipynb')) for c in nbformat.read(p, 4).cells for o in c.get('outputs', [])
         if o.output_type == 'error' or o.output_type == 'stream' and (o.name == 'stderr' or 'WARNING' in o.text)]
     assert not found
 
