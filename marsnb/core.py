@@ -105,5 +105,6 @@ def show_tiles(images, *masks, titles=None, rows=None, width=1.9):
         show_image(axs[0, i], images[i], titles[i] if titles is not None else None)
         for ax, m in zip(axs[1:, i], masks): show_mask(ax, m[i])
     for ax, row in zip(axs[:, 0], rows or []): ax.text(-.03, .5, row, rotation=90, ha='right', va='center', fontsize=8, transform=ax.transAxes)
-    fig.legend(handles=[Patch(facecolor=c, label=l) for c, l in zip(PALETTE, CLASSES)], ncols=N_CLASSES, loc='outside lower center', fontsize=8, frameon=False)
+    handles = [Patch(facecolor=c, label=l) for c, l in zip(PALETTE, CLASSES)]
+    if masks: fig.legend(handles=handles, ncols=N_CLASSES, loc='outside lower center', fontsize=8, frameon=False)
     return fig

@@ -6,10 +6,10 @@
 __all__ = ['COLOURS', 'BASELINES', 'COLUMNS', 'LIKE', 'LEADERBOARD', 'ELSEWHERE', 'GAINS', 'SHIPPED', 'NONE', 'span', 'standing',
            'fastest', 'named', 'plot_ladder', 'to_best', 'elsewhere', 'other_ladders', 'ladder', 'reported',
            'headlines', 'as_reported', 'like', 'beside', 'showcase', 'per_class', 'confusion', 'remark', 'team_tables',
-           'team_elsewhere', 'team_classes', 'front', 'plot_cost', 'cost', 'ideas', 'plot_ideas', 'base', 'gains',
-           'model_card', 'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand', 'kept', 'examples', 'plot_tiles',
-           'predicted', 'failures', 'compared', 'split', 'tally', 'overview', 'details', 'certainty', 'narrowed',
-           'on_top', 'lead', 'rarest', 'fifth', 'first_of', 'within', 'published', 'also', 'summary']
+           'team_elsewhere', 'team_classes', 'front', 'plot_cost', 'cost', 'varied', 'ideas', 'plot_ideas', 'base',
+           'gains', 'parts', 'model_card', 'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand', 'kept', 'examples',
+           'plot_tiles', 'predicted', 'failures', 'compared', 'split', 'tally', 'overview', 'details', 'certainty',
+           'narrowed', 'on_top', 'lead', 'rarest', 'fifth', 'first_of', 'within', 'published', 'also', 'summary']
 
 # %% ../nbs/12b_findings.ipynb #010bb44a
 import functools, html, json, re, textwrap
@@ -28,7 +28,7 @@ from . import metrics, recipes, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
 from .report import (CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, folded, gallery, on_mars, place, plain, precision,
-    profile_of, recipe_file, suites, tidy, title)
+    profile_of, recipe_file, tidy, title)
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -321,23 +321,23 @@ def _parents(records, row):
     before = breadth_first_order(minimum_spanning_tree(steps), names.index(row), directed=False)[1]
     return {n: names[p] for n, p in zip(names, before) if p >= 0}
 
-def _varied(records):
-    """Those of `records` that belong to the suite in which most rows were run with changes,
-    of those that say something about Mars where there are such; else to the first."""
+def varied(records):
+    """The suites among `records` in which rows were run with changes, that with most of them
+    first; where some of these suites say something about Mars, those alone."""
     with_changes = records[records.row.str.fullmatch(VARIANT)]
     mars = with_changes[with_changes.suite.map(on_mars).astype(bool)]
     often = (mars if len(mars) else with_changes).drop_duplicates(['suite', 'team', 'row']).suite.value_counts()
-    return records[records.suite == (often.idxmax() if len(often) else suites(records)[0])]
+    return [records[records.suite == s] for s in often.index]
 
 ELSEWHERE = ' (both on another base)'
 GAINS = {verdicts.HOLDS: 'gain', verdicts.SEEMS: 'seems a gain', verdicts.OPEN: 'not decided', verdicts.SEEMS_NOT: 'seems a loss', verdicts.FAILS: 'loss'}
 
 def ideas(records):
-    """What each change of a row gave in the suite of `records` that has most such rows, best first: `row`, `change`,
-    `seeds`, the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), the `probability`
-    that it is a gain, and the `verdict`, one of `GAINS`. A row changed in several ways is set beside the changed row that it differs least from."""
-    first, found = _varied(records), []
-    for (team, row), kin in first.groupby(['team', first.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
+    """What each change of a row gave in `records` (one suite), best first: `row`, `change`, `seeds`, the difference of miou
+    on validation tiles and on test tiles (`value`, `low`, `high`), the `probability` that it is a gain, and the `verdict`,
+    one of `GAINS`. A row changed in several ways is set beside the changed row that it differs least from."""
+    found = []
+    for (team, row), kin in records.groupby(['team', records.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
         runs_of = dict(list(kin.groupby('row', sort=True)))
         said = {name: runs.read(own.path.iloc[0]) for name, own in runs_of.items()}
         for name, beside in _parents(said, row).items():
@@ -371,12 +371,10 @@ def plot_ideas(changes):
 
 # %% ../nbs/12b_findings.ipynb #241ab42e
 def base(records):
-    "A line on the rows of `records` that were run with changes as well: what each of them is, with how many seeds, and what their profile affords."
-    first = _varied(records)
-    kin = sorted({(r.team, r.row.rpartition('-')[0]) for r in first.itertuples() if re.fullmatch(VARIANT, r.row)})
-    own = [runs_of for team, row in kin if len(runs_of := verdicts.row_of(first, team, row))]
-    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(_note(o))} "
-        f"{afforded(profile_of(first.suite.iloc[0]))}" for o in own)
+    "A line on the rows of `records` (one suite) that were run with changes as well: what each of them is, and with how many seeds."
+    kin = sorted({(r.team, r.row.rpartition('-')[0]) for r in records.itertuples() if re.fullmatch(VARIANT, r.row)})
+    own = [runs_of for team, row in kin if len(runs_of := verdicts.row_of(records, team, row))]
+    return ' '.join(f"The base is *{plain(title(o.team.iloc[0], o.row.iloc[0]))}*, run with {len(o)} seed{'s' * (len(o) > 1)}: {plain(_note(o))}" for o in own)
 
 def _note(runs_of):
     return recipes.load(file).note if (file := recipe_file(*runs_of[['team', 'row']].iloc[0])) else runs.read(runs_of.path.iloc[0])['recipe'].get('note', '')
@@ -391,6 +389,11 @@ def gains(changes):
         'probability': 'a gain', 'verdict': 'verdict'}
     names = {k: v for k, v in names.items() if k != 'base' or shown.base.any()}
     return tidy(shown[list(names)].rename(columns=names), val='{:+.3f}', test='{:+.3f}', **{'a gain': '{:.0%}'})
+
+def parts(everything):
+    "What each change gave in each of the suites `varied` of the records `everything`: pieces of a page; none where no row was run with a change."
+    found = [(own, changes) for own in varied(everything) if len(changes := ideas(own))]
+    return [p for own, changes in found for p in (_in_profile(own, base(own)), plot_ideas(changes), gains(changes))]
 
 # %% ../nbs/12b_findings.ipynb #fd116ef0
 SHIPPED = ROOT/'marsnb'/'weights'/'flagship.json'
