@@ -86,7 +86,8 @@ NAMES = ('flips', 'horizontal_flip', 'rotation', 'zoom', 'shear', 'translation',
 # %% ../nbs/02_augment.ipynb #538984c1
 def pipeline(augment, seed=0):
     """The layer for `augment`, a mapping from names of this module to strengths, as in a recipe: `{'flips': 1, 'rotation': .1}`.
-    Raises `MarsError` for an unknown name or a strength that is no number >= 0."""
+    Steps act in the order named, but geometric ones after all others and in one go, of two of them the
+    one named later first. Raises `MarsError` for an unknown name or a strength that is no number >= 0."""
     here = sys.modules[__name__]
     steps = []
     for name, strength in augment.items():
@@ -315,9 +316,9 @@ def rock_zoom(strength):
     return step
 
 # %% ../nbs/02_augment.ipynb #bdf92652
-def compiled(layer, shape, channels=1):
+def compiled(layer, shape):
     "A Keras model that is `layer`, for bytes in and bytes out: images (b, h, w, 1) and masks (b, h, w); `predict` runs it compiled."
-    x, y = keras.Input((*shape, channels), dtype='uint8'), keras.Input(shape, dtype='uint8')
+    x, y = keras.Input((*shape, 1), dtype='uint8'), keras.Input(shape, dtype='uint8')
     out = layer({'images': ops.cast(x, 'float32'), 'segmentation_masks': y})
     return keras.Model([x, y], [ops.cast(ops.round(out['images']), 'uint8'), out['segmentation_masks']])
 

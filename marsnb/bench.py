@@ -63,8 +63,8 @@ def keep(tables, machine, path=SPEED):
 def kept(path=SPEED):
     "What `keep` wrote to `path`: {machine: {about: table}}."
     if not Path(path).exists(): return {}
-    return {machine: {about: a.pivot(index=['contender', 'run'], columns='figure', values='value').reset_index().rename_axis(columns=None) for about,
-        a in m.groupby('about')} for machine, m in pd.read_csv(path).groupby('machine')}
+    wide = lambda long: long.pivot(index=['contender', 'run'], columns='figure', values='value').reset_index().rename_axis(columns=None)
+    return {machine: {about: wide(a) for about, a in m.groupby('about')} for machine, m in pd.read_csv(path).groupby('machine')}
 
 # %% ../nbs/21_speed.ipynb #24e3b812
 def headline(tables):

@@ -99,7 +99,7 @@ def sayings(code):
     return {k: v for k, v in said.items() if v}
 
 def called(code, said):
-    "What is said of the last of the functions in `said` that `code` calls, else nothing."
+    "What is said of the first of the functions in `said` that `code` calls, the outermost where they are nested; else nothing."
     try: calls = [n.func for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call)]
     except SyntaxError: return ''
     names = [getattr(f, 'attr', getattr(f, 'id', '')) for f in calls]
@@ -113,7 +113,8 @@ def above(text, heading):
 
 # %% ../nbs/12c_book.ipynb #256e60a0
 PICTURES = ('image/png', 'image/svg+xml')
-SAID = {k: v for p in sorted((ROOT/'marsnb').rglob('*.py')) for k, v in sayings(p.read_text(encoding='utf-8')).items()}
+# `plot` and `draw` are methods of Matplotlib as well: they count only in the notebook that defines them
+SAID = {k: v for p in sorted((ROOT/'marsnb').rglob('*.py')) for k, v in sayings(p.read_text(encoding='utf-8')).items() if k not in ('plot', 'draw')}
 
 def alternatives(nb):
     "Give each picture among the outputs of `nb` a text alternative, in its metadata."
@@ -201,8 +202,8 @@ def summary_pages(table, out, kept, key):
         files.append(put(out/f'{p.stem}.ipynb', page(p, kept, key, **names)) if computes else put(out/p.name, p.read_text(encoding='utf-8')))
     teams = [t for t in report.TEAMS if t in {*said.team, *records.team}] + sorted(set(records.team) - set(report.TEAMS))
     where = {t: out/'teams'/f'{slug(t)}.ipynb' for t in teams}
-    return files + [put(f, page(BOOK/'team.md', kept, key, plain(report.TEAMS.get(t, t)) + r'\: reported and measured', team=t, **names)) for t,
-        f in where.items()], where
+    own = lambda t: page(BOOK/'team.md', kept, key, plain(report.TEAMS.get(t, t)) + r'\: reported and measured', team=t, **names)
+    return files + [put(f, own(t)) for t, f in where.items()], where
 
 # %% ../nbs/12c_book.ipynb #7b91d850
 def run_page(runs_of_row, kept, name):
@@ -239,7 +240,8 @@ def stage(table, folder=BOOK, library=LIBRARY):
     """Lay out the sources of the book for the records `table` in `folder`/_build/src, with the
     notebooks `library` as chapters, and remove there what is no longer of it; gives its files."""
     out, kept, start = folder/'_build'/'src', folder/'_build'/'kept', time.time() - 1
-    key = digest_of(*CODE, surroundings(), *sorted(BOOK.glob('*.yml')), *(p/n for p in table.path for n in ('record.json', 'test.npz') if (p/n).exists()))
+    said = [*sorted(BOOK.glob('*.yml')), *sorted(recipes.RECIPES.glob('*/*.yml'))]
+    key = digest_of(*CODE, surroundings(), *said, *(p/n for p in table.path for n in ('record.json', 'test.npz') if (p/n).exists()))
     files, teams = summary_pages(table, out, kept, key)
     pages = run_pages(table, out, kept)
     files += [*pages.file, put(out/'records.csv', report.to_csv(table)), put(out/'_config.yml', (BOOK/'_config.yml').read_bytes())]

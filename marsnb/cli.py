@@ -102,11 +102,11 @@ def train(recipe, profile, seed, data, again):
     todo = plan.plan([recipe], profile, [] if seed is None else [seed], **use(data))
     for r, sha256 in zip(todo, plan.fingerprints(todo)):
         with in_a_line(), going_on('what was there before stands' if again else GOES_ON):
-            before = not again and plan.done(r, sha256) or page.run(r, sys.stderr, again=again)
-        record, remark = runs.read(runs.folder(r)), ''
-        if before == record:
-            remark = '; done before' + (', with other code of networks, losses or training than today\'s: --again trains it anew'
-                if record['environment'].get('code', runs.code()) != runs.code() else '')
+            done = None if again else plan.done(r, sha256)
+            if not done: page.run(r, sys.stderr, again=again)
+        record, remark = runs.read(runs.folder(r)), '; done before' if done else ''
+        if done and record['environment'].get('code', runs.code()) != runs.code():
+            remark += ', with other code of networks, losses or training than today\'s: --again trains it anew'
         val, test = (record['result'][p] for p in ('val', 'test'))
         click.echo(f'{runs.folder(r)}: test miou {test["miou"]:.4f}, score {test["score"]:.4f}; val miou {val["miou"]:.4f}{remark}')
 
@@ -208,7 +208,8 @@ def pages():
     from marsnb.core import data_path
     from marsnb.page import execute
     template, page = book.EXPERIMENTS/'dataset.ipynb', book.PAGES/'dataset.ipynb'
-    key = book.digest_of(template, book.stamp(data_path()), *(ROOT/'marsnb'/f'{n}.py' for n in ('clean', 'data', 'recipes', 'report', 'splits')))
+    modules = ('clean', 'core', 'data', 'recipes', 'report', 'runs', 'splits')
+    key = book.digest_of(template, book.stamp(data_path()), *(ROOT/'marsnb'/f'{n}.py' for n in modules))
     if page.exists() and page.with_suffix('.key').exists() and page.with_suffix('.key').read_text() == key: return
     click.echo('page dataset')
     execute(template, page, {}, page.with_name('failed.log'), lock=page.with_name('lock'))

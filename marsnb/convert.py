@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2, imagesize
 import numpy as np
 
-from .core import MarsError, TILE, atomic, same_shape
+from .core import MarsError, TILE, atomic, same_aspect
 
 # %% ../nbs/01c_convert.ipynb #d00266d3
 def stop(stem):
@@ -38,6 +38,7 @@ def _torn(path):
 
 def picture(path, flags=cv2.IMREAD_GRAYSCALE):
     "The picture at `path` as OpenCV reads it with `flags`: grey (h, w) uint8 unless they say otherwise. Raises `MarsError` for what is no whole picture."
+    path = Path(path)
     try: str(path).encode()
     except UnicodeEncodeError: raise MarsError(f'{ascii(path.name)}: its name is not UTF-8, which would crash OpenCV; rename it') from None
     x = None if _torn(path) else cv2.imread(str(path), None, flags)  # without the None, OpenCV 5 holds it twice
@@ -72,7 +73,7 @@ def _label(frame, label, hide):
     codes = _numbers(label)
     y = CODES[np.where(codes < 256, codes, 254)]
     if y.max() == 255: raise MarsError(f'{label.name}: holds codes other than 0..3 and 255')
-    if not same_shape(frame.shape, y.shape): raise MarsError(f'{label.name}: another shape than its frame')
+    if not same_aspect(frame.shape, y.shape): raise MarsError(f'{label.name}: another aspect ratio than its frame')
     for m in hide: y[cv2.resize(_numbers(m), y.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0] = 0
     return y
 
@@ -121,7 +122,8 @@ def _try(frame, hide, test):
     except (MarsError, OSError, cv2.error) as e: return stem, None, None, f'{stem}: {e}'
 
 def _block(frames, hide, test, labelled, pool):
-    "The tiles of `frames` with at least a share `labelled` of labelled pixels, as arrays; and of those without labels."
+    """The tiles of `frames`, arrays by name: `train` (k, 2, 64, 128) uint8 where at least a share `labelled` of the pixels has
+    a label, `test` (k, 64, 128) of frames without labels, frame and half of each tile, and the frames that are `broken`."""
     rows = {k: [] for k in ('train', 'test', 'train_frame', 'test_frame', 'train_half', 'test_half', 'broken')}
     for stem, xs, ys, wrong in pool.map(_try, frames, repeat(hide), repeat(test)):
         if wrong: rows['broken'].append(wrong); continue
@@ -130,8 +132,8 @@ def _block(frames, hide, test, labelled, pool):
             if ys is not None and (ys[half] > 0).mean() < labelled: continue
             rows[part].append(x if ys is None else np.stack([x, ys[half]]))
             rows[f'{part}_frame'].append(stem); rows[f'{part}_half'].append(half)
-    empty = {'train': (0, 2, *TILE), 'test': (0, *TILE)}
-    return {k: np.array(v) if v else np.zeros(empty.get(k, 0), np.uint8 if k in empty else int if k.endswith('half') else str) for k, v in rows.items()}
+    shape = {'train': (2, *TILE), 'test': TILE}
+    return {k: np.array(v, np.uint8).reshape(-1, *shape[k]) if k in shape else np.array(v, int if k.endswith('half') else str) for k, v in rows.items()}
 
 # %% ../nbs/01c_convert.ipynb #2a657481
 def _string(path, blocks):

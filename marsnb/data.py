@@ -47,8 +47,8 @@ def _header(f, info, where, tile):
     return shape, dtype, fortran
 
 # %% ../nbs/01_data.ipynb #d63b723d
-def _blocks(path, key, tile, rows=16):
-    "Yield (shape, first row, block) for slices of `rows` tiles of member `key` of the npz at `path`."
+def _blocks(path, key, tile, most=16):
+    "Yield (shape of all, number of the first tile, block of up to `most` tiles) of member `key` of the npz at `path`."
     where = f'{path}: {key}'
     try:
         with zipfile.ZipFile(path) as z:
@@ -57,13 +57,13 @@ def _blocks(path, key, tile, rows=16):
             with z.open(info) as f:
                 shape, dtype, fortran = _header(f, info, where, tile)
                 size = dtype.itemsize * math.prod(tile)
-                step = shape[0] if fortran else rows
+                step = shape[0] if fortran else most
                 for i in range(0, shape[0], step):
                     n = min(step, shape[0] - i)
                     data = f.read(size * n)
                     if len(data) < size * n: raise MarsError(f'{where}: ends after tile {i + len(data) // size} of {shape[0]}; get the file again')
                     block = np.frombuffer(data, dtype).reshape(n, *tile, order='F' if fortran else 'C')
-                    for k in range(0, n, rows): yield shape, i + k, block[k:k + rows]
+                    for k in range(0, n, most): yield shape, i + k, block[k:k + most]
                 if f.read(1): raise MarsError(f'{where}: more data than its header says; get the file again')
     except KeyError:
         with zipfile.ZipFile(path) as z: keys = ', '.join(n.removesuffix('.npy')[:40] for n in z.namelist()[:8])
@@ -93,11 +93,11 @@ def _dark(block, before, what):
     return dark
 
 # %% ../nbs/01_data.ipynb #e11e1fd0
-def unlabelled_blocks(path, rows=64):
+def unlabelled_blocks(path, most=64):
     """The `test_set` of the npz at `path`, block by block: yields the number of tiles in all and uint8
-    (`rows` or fewer, 64, 128), grey 0..255. Raises `MarsError` where the file is not what it should be."""
+    (`most` or fewer, 64, 128), grey 0..255. Raises `MarsError` where the file is not what it should be."""
     what, dark = f'{path}: test_set', True
-    for shape, i, block in _blocks(path, 'test_set', TILE, rows):
+    for shape, i, block in _blocks(path, 'test_set', TILE, most):
         grey, dark = _bytes(block, 255, what, i, exact=False), _dark(block, dark, what)
         yield shape[0], grey
 
@@ -177,7 +177,7 @@ def _terrain(r, n, stop):
     return 1 + np.argmax([1.1 * _noise(r, n, 20) + t[stop][:, None, None] for t in taste], 0).astype(np.uint8)
 
 def _unlabelled(r, n, terrain):
-    "Where nobody labelled (n, 64, 128): along borders, beyond a horizon in every other tile, in a patch here and there."
+    "Where nobody labelled, along borders, beyond a horizon in every other tile, in a patch here and there; and what lies beyond it: two bool (n, 64, 128)."
     edges = np.array([cv2.morphologyEx(t, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0 for t in terrain])
     horizon = np.arange(TILE[0])[:, None] < (r.uniform(4, 26, n) * (r.random(n) < .5))[:, None, None] + 2 * _noise(r, n, 14)
     return edges | horizon | (_noise(r, n, 13) > 2.2), horizon
@@ -265,14 +265,15 @@ FOLDS = 20  # so that shares come in steps of 5 %
 
 def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
     """Split the tiles `ids` (default: all of `masks`) into `Parts` by `groups` (default: each tile its own), stratified on tiles with
-    at least 1 % big rock. Large groups are dealt out first and lie in the same folds whatever the seed, so each `seed` begins further on."""
+    at least 1 % big rock. Large groups are dealt out first and lie in the same folds whatever the seed, so each `seed` begins further on.
+    The shares `val` and `test` are rounded to whole folds, of which there are `FOLDS`, or fewer where there are fewer groups."""
     ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
     groups = ids if groups is None else np.asarray(groups)[ids]
     big = has_rock(masks[ids])
     folds = min(FOLDS, len(np.unique(groups)), max(big.sum(), (~big).sum()))
     n_val, n_test = round(val * folds), round(test * folds)
     if not (n_val > 0 and n_test > 0 and n_val + n_test < folds):
-        raise MarsError(f'val={val}, test={test}: {folds} groups of tiles cannot be split so; each part needs at least one group')
+        raise MarsError(f'val={val}, test={test}: {folds} folds of tiles cannot be split so; each part needs at least one, a share of {1 / max(folds, 1):.2g}')
     with warnings.catch_warnings():  # fewer rocky tiles than folds is nothing to warn of
         warnings.simplefilter('ignore', UserWarning)
         cut = [np.sort(ids[t]) for _, t in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(ids, big, groups)]

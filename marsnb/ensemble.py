@@ -11,7 +11,7 @@ import numpy as np
 
 from . import metrics
 from .core import MarsError, N_CLASSES
-from .infer import main, masks as chosen, mean_probability
+from .infer import classes, main, mean_probability
 
 # %% ../nbs/10_ensemble.ipynb #0b128787
 def ensemble(nets, weights=None):
@@ -33,7 +33,7 @@ def greedy(probabilities, masks, predict_background=True, rounds=20):
     ways there counts (Caruana et al. 2004). Only tiles that choices are made on may be given here."""
     known = masks > 0
     truth, p = masks[known], np.stack([m[known] for m in probabilities])
-    figure = lambda q: metrics.miou(metrics.confusion(truth, chosen(q, predict_background), N_CLASSES))
+    figure = lambda q: metrics.miou(metrics.confusion(truth, classes(q, predict_background), N_CLASSES))
     count, total, best = np.zeros(len(p)), np.zeros_like(p[0]), (-1., None)
     for _ in range(rounds):
         values = [figure(total + m) for m in p]

@@ -97,7 +97,8 @@ def _in_profile(records, more=''):
 # %% ../nbs/12b_findings.ipynb #c223cb29
 def ladder(rows, records):
     "The table `rows` of `standing` for a page, with each row's difference to the best one."
-    value, low, high, *_ = zip(*(d or [np.nan] * 5 for d in to_best(rows, records)))
+    gaps = [d or verdicts.Difference(np.nan, np.nan, np.nan, 0, None) for d in to_best(rows, records)]
+    value, low, high = ([getattr(d, k) for d in gaps] for k in ('value', 'low', 'high'))
     shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, '95 %': [span(*i) for i in zip(rows.low, rows.high)], 'to the best': value,
         '95 % of that': [span(*i, '{:+.3f}') for i in zip(low, high)], 'seeds': rows.seeds}
                          | {c: rows[c] for c in CLASSES[1:]} | {'score': rows.score} | ({'mean of seeds': rows['mean']} if rows.seeds.max() > 1 else {})
@@ -405,8 +406,7 @@ def _asked(record):
 def _behind(records, shipped):
     "The record `shipped`, which lies beside a network; its run among `records`, else those of its row, trained the same way; and whether it is its own."
     r = json.loads(Path(shipped).read_text())
-    own = records[[(r['digest'], r['seed'], r['environment']['data_sha256']) == (runs.read(p)['digest'], s, d) for p, s,
-        d in zip(records.path, records.seed, records.data_sha256)]]
+    own = records[(records.digest == r['digest']) & (records.seed == r['seed']) & (records.data_sha256 == r['environment']['data_sha256'])]
     if len(own): return r, own, True
     same_row = records[(records.suite == r['suite']) & (records.team == r['team']) & (records.row.str.partition('-')[0] == r['row'])]  # a changed row, too
     return r, same_row[[_asked(runs.read(p)) == _asked(r) for p in same_row.path]], False
@@ -567,12 +567,11 @@ def overview(judged):
 # %% ../nbs/12b_findings.ipynb #c3a91b70
 def _comparisons(j):
     "The comparisons of the claim `j`, a `Judged`, in the profile that judges it, then what is measured of them in others: a table for a page."
-    shown = pd.concat([t.assign(profile=profile_of(s)) for s,
-        t in [(j.suite, j.table), *((o.suite, o.table[o.table.verdict != verdicts.WAITING]) for o in j.others)]], ignore_index=True)
-    within = lambda values, lows, highs: ['' if np.isnan(v) else f'{v:+.3f}' + ('' if np.isnan(low) else f' ({span(low, high, "{:+.3f}")})') for v, low,
-        high in zip(values, lows, highs)]
+    tables = [(j.suite, j.table), *((o.suite, o.table[o.table.verdict != verdicts.WAITING]) for o in j.others)]
+    shown = pd.concat([t.assign(profile=profile_of(s)) for s, t in tables], ignore_index=True)
+    one = lambda v, low, high: '' if np.isnan(v) else f'{v:+.3f}' + ('' if np.isnan(low) else f' ({span(low, high, "{:+.3f}")})')
     for k, low, high in (('value', 'low', 'high'), ('difference', 'low', 'high'), ('in miou', 'miou low', 'miou high')):
-        if k in shown: shown[k] = within(shown[k], shown[low], shown[high])
+        if k in shown: shown[k] = [*map(one, shown[k], shown[low], shown[high])]
     order = ['comparison', 'rows', 'value', 'difference', 'reported', 'size', 'in miou', 'verdict', 'probability', 'profile', 'seeds']
     return tidy(shown[[c for c in order if c in shown and not shown[c].isin(['', np.nan]).all()]].rename(columns={k: f'{k} (95 %)'
         for k in ('value', 'difference', 'in miou')}), reported='{:+.3f}', probability='{:.2f}')
@@ -606,9 +605,10 @@ def certainty(rows, records):
 
 def _early(records):
     "A sentence on how many of `records` were best on validation when training ended; nothing where that is not most of them."
-    late = (records['best epoch'] >= records.epochs - 1).sum()
-    return (f' Of {len(records)} trainings {late} were best on validation in their last epoch or the one before: with more tiles they would go on to learn, '
-        f'and those that learn slowly, such as under strong augmentation, stand lower than they might.' if late * 2 > len(records) else '')
+    own = records[records.epochs > 0]  # an ensemble trains nothing itself
+    late = (own['best epoch'] >= own.epochs - 1).sum()
+    return (f' Of {len(own)} trainings {late} were best on validation in their last epoch or the one before: with more tiles they would go on to learn, '
+        f'and those that learn slowly, such as under strong augmentation, stand lower than they might.' if late * 2 > len(own) else '')
 
 # %% ../nbs/12b_findings.ipynb #8effe1dc
 def narrowed(records):
@@ -622,9 +622,11 @@ def narrowed(records):
 
 def _times(recipe):
     "How many times narrower than written the network of the `recipe` of a record was trained; of an ensemble, that of its members most narrowed."
-    try: made = recipes.make(recipe)
-    except (MarsError, TypeError): return 1  # of another version
-    return max(r.widths[0] / recipes.widths(r)[0] for r in ([made] if recipes.trains(made) else recipes.members(made)))
+    try:
+        made = recipes.make(recipe)
+        nets = [made] if recipes.trains(made) else recipes.members(made)
+    except (MarsError, TypeError): return 1  # of another version, or a member is gone
+    return max(r.widths[0] / recipes.widths(r)[0] for r in nets)
 
 # %% ../nbs/12b_findings.ipynb #1bcd7550
 def on_top(rows, records):

@@ -9,7 +9,7 @@ __all__ = ['MOST', 'SURE', 'UNSURE', 'HIDDEN', 'NOT_ASSESSED', 'COLUMNS', 'LONGE
            'Looking', 'network', 'halved', 'ship']
 
 # %% ../nbs/09b_images.ipynb #773762a9
-import csv, dataclasses, io, itertools, os, zipfile
+import csv, dataclasses, io, itertools, math, os, zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,14 +24,14 @@ from keras import ops
 
 from . import infer, recipes, runs
 from .convert import PICTURES, named, picture
-from .core import CLASSES, MarsError, N_CLASSES, PALETTE, ROOT, TILE, atomic, same_shape
+from .core import CLASSES, MarsError, N_CLASSES, PALETTE, ROOT, TILE, atomic, same_aspect
 
 # %% ../nbs/09b_images.ipynb #2a32e9e1
 def read(path):
     """The picture at `path`, grey (h, w) uint8: colours (CMYK, too) become their luminance, transparency is
     ignored, and the picture stands as its EXIF says. Of 16-bit values those bits are kept that are in use
     at all, rounded to 8: what a camera of 10 or 12 bits leaves does not turn black. Raises `MarsError`."""
-    x = picture(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    x = picture(path := Path(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if x.dtype not in (np.uint8, np.uint16): raise MarsError(f'{path.name}: holds {x.dtype}; save it with 8 or 16 bits')
     return x if x.dtype == np.uint8 else cv2.convertScaleAbs(x, alpha=2. ** (8 - max(8, int(x.max()).bit_length())))
 
@@ -52,10 +52,11 @@ def to_scale(x, scale=None):
 # %% ../nbs/09b_images.ipynb #3e517ab3
 def starts(n, size):
     "Where windows of `size` begin that cover `n` >= `size` pixels, each sharing about half with the next; mirrored, they are the same."
-    k = 1 - 2 * (size - n) // size
-    k += (n - size) % 2 * (k % 2)  # an odd way has no middle
-    half = [i * (n - size) // max(k - 1, 1) for i in range((k + 1) // 2)]
-    return sorted({*half, *(n - size - i for i in half)})
+    way = n - size
+    k = 1 + math.ceil(2 * way / size)
+    if way % 2 and k % 2: k += 1  # an odd way has no middle
+    half = [i * way // max(k - 1, 1) for i in range((k + 1) // 2)]
+    return sorted({*half, *(way - i for i in half)})
 
 def window(size):
     "Weights float32 (h, w) that fade from the middle of a window towards its border (Hann's)."
@@ -101,7 +102,7 @@ def hidden(masks, shape):
     out = np.zeros(shape, np.uint8)
     for path in masks:
         m = np.uint8(picture(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH) > 0)
-        if not same_shape(shape, m.shape):
+        if not same_aspect(shape, m.shape):
             raise MarsError(f'{path.name}: {m.shape[1]} x {m.shape[0]}, another shape than its image, {shape[1]} x {shape[0]}')
         np.maximum(out, m if m.shape == shape else cv2.resize(m, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT), out=out)
     return out

@@ -21,14 +21,13 @@ def gpus():
     """The GPUs that may be used here, as `CUDA_VISIBLE_DEVICES` names them (number, UUID or the id
     of a MIG part, of which no more is known than of its smallest GPU): {name: memory in GB}, 16
     where that is not told, as of memory shared with the processor; empty where there is none."""
-    try:
-        said = subprocess.run(['nvidia-smi', '--query-gpu=index,uuid,memory.total', '--format=csv,noheader,nounits'], capture_output=True, text=True,
-            timeout=60)
+    query = ['nvidia-smi', '--query-gpu=index,uuid,memory.total', '--format=csv,noheader,nounits']
+    try: said = subprocess.run(query, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired): return {}
-    every = [(i.strip(), uuid.strip(), float(mb) / 1024 if mb.strip().isdigit() else 16.) for i, uuid,
-        mb in (l.split(',') for l in said.stdout.splitlines())] if said.returncode == 0 else []
-    if (allowed := os.environ.get('CUDA_VISIBLE_DEVICES')) is None: return {i: gb for i, _, gb in every}
-    known = lambda name: [gb for i, uuid, gb in every if name == i or name.startswith('GPU-') and uuid.startswith(name) or name.startswith('MIG-')]
+    every = [[w.strip() for w in line.split(',')] for line in said.stdout.splitlines()] if said.returncode == 0 else []
+    every = [(number, own, float(mb) / 1024 if mb.isdigit() else 16.) for number, own, mb in every]
+    if (allowed := os.environ.get('CUDA_VISIBLE_DEVICES')) is None: return {number: gb for number, _, gb in every}
+    known = lambda name: [gb for number, own, gb in every if name == number or name.startswith('GPU-') and own.startswith(name) or name.startswith('MIG-')]
     return {name: min(gb) for name in map(str.strip, allowed.split(',')) if (gb := known(name))}
 
 # %% ../nbs/11b_page.ipynb #04990f18
@@ -211,6 +210,7 @@ def tidy(*folders):
     for f in (f for folder in set(folders) for f in folder.glob('.[0-9]*-*')): f.unlink()
 
 def _both(log, bar):
+    "A stream that writes to the file `log`, and to `bar` what looks like the bar of `train.fit`, by the unit that it counts in."
     def write(text):
         log.write(text)
         if bar and ('epoch' in text or text == '\n'): bar.write(text)

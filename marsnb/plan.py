@@ -49,7 +49,7 @@ def _drawn(name, spec, n, r):
     if low > high or log and low <= 0:
         raise MarsError(f'random: {name} from {low} to {high}: low must not be above high{", and above 0 with log" if log else ""}')
     values = np.exp(r.uniform(np.log(low), np.log(high), n)) if log else r.uniform(low, high, n)
-    return [round(v) if name in recipes.FIELDS and recipes.FIELDS[name].type in (int, 'int') else float(f'{v:.3g}') for v in values]
+    return [round(v) if name in recipes.FIELDS and recipes.FIELDS[name].type is int else float(f'{v:.3g}') for v in values]
 
 # %% ../nbs/11c_plan.ipynb #706a14b1
 SWEEPS = ROOT/'nbs'/'experiments'/'sweeps'
@@ -59,10 +59,10 @@ MOST = 10_000  # runs of one sweep
 def read(name):
     """The sweep that `name` means: a file, a name in `nbs/experiments/sweeps`, a recipe, or recipes
     such as `hendrix/*`; gives recipes (files), seeds (None where the file says none) and overrides."""
-    path = next((p for p in (Path(name), SWEEPS/f'{name}.yml') if p.is_file()), None)
-    if not path and not SWEEPS.is_dir(): find('*')
-    if not path and (str(name).endswith(('.yml', '.yaml')) or not ('/' in name or '*' in name)):
-        if str(name).endswith(('.yml', '.yaml')): raise MarsError(f'{name}: no such file')
+    text, path = str(name), next((p for p in (Path(name), SWEEPS/f'{name}.yml') if p.is_file()), None)
+    if not path and not SWEEPS.is_dir(): find('*')  # raises: there is no clone
+    if not path and text.endswith(('.yml', '.yaml')): raise MarsError(f'{name}: no such file')
+    if not path and '/' not in text and '*' not in text:
         known = [p.stem for p in SWEEPS.glob('*.yml')] + [f'{p.parent.name}/{stem}' for p in find('*') for stem in (p.stem, '*')]
         raise MarsError(f'{name}: no such sweep or recipe; did you mean {nearest(name, known)}?')
     values = recipes.read_yaml(path) if path else {'recipes': [name]}
@@ -104,11 +104,11 @@ def plan(names, profile='', seeds=(), **fixed):
     found = {}
     for name in names:
         sweep = read(name)
-        each = [{'seed': s} for s in seeds or sweep.seeds or ()] or [{}]
+        each, given = [{'seed': s} for s in seeds or sweep.seeds or ()] or [{}], {'profile': profile} if profile else {}
         if (size := len(each) * len(sweep.recipes) * len(sweep.overrides)) > MOST: raise MarsError(f'{name}: {size:,} runs are too many; at most {MOST:,}')
         said = {p: dataclasses.asdict(recipes.load(p)) for p in sweep.recipes}
         for seed, p, more in itertools.product(each, sweep.recipes, sweep.overrides):
-            for r in _with_members(recipes.make(said[p] | ({'profile': profile} if profile else {}) | seed | more | fixed, f'{name}: {p}')):
+            for r in _with_members(recipes.make(said[p] | more | given | seed | fixed, f'{name}: {p}')):
                 if (there := found.setdefault(runs.folder(r), r)).data != r.data:
                     raise MarsError(f'{name}: {name_of(r)} on {there.data or "the usual data"} and on {r.data or "the usual data"} would lie in one folder, '
                         f'{runs.folder(r)}; name the files otherwise: what stands before the first _ or - counts')
@@ -168,10 +168,12 @@ def again(record, out, file=''):
 # %% ../nbs/11c_plan.ipynb #f2e4474a
 def seconds(todo):
     """Seconds of training to expect for each of the recipes `todo`: of earlier runs of
-    that row, else the median of its suite; None where the suite has no records."""
+    that row, else the median of its suite; None where the suite has no records. An ensemble takes
+    none of its own: its record counts those of its members, which are runs themselves."""
     known = {}
     for root in {runs.folder(r).parents[2] for r in todo}: known[root] = [(tuple(p.parts[-4:-2]), _cost(p)) for p in sorted(root.glob('*/*/*/record.json'))]
     def of(recipe):
+        if not recipes.trains(recipe): return 0.
         home = runs.folder(recipe)
         every = [(row, s) for row, s in known[home.parents[2]] if s is not None]
         own = [s for row, s in every if row == home.parts[-3:-1]]
@@ -196,7 +198,7 @@ def preview(entries, at_once):
     the seconds expected, in the order in which they would run, `at_once` side by side."""
     lines = [_state(e) for e in entries]
     rest = [e.expected for e in entries if not (e.record or e.reason)]
-    if rest and all(rest): known = f'about {duration(sum(rest) / min(at_once, len(rest)))} of training, by records of the same suite'
+    if rest and None not in rest: known = f'about {duration(sum(rest) / min(at_once, len(rest)))} of training, by records of the same suite'
     else: known = 'how long is not known: the suite has no records yet'
     return [*lines, f'{sum(bool(e.record) for e in entries)} of {len(entries)} done' + (f'; {len(rest)} to run, {at_once} side by side: {known}' if rest
         else '')]

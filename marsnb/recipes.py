@@ -98,7 +98,7 @@ WORDS = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or f
 def _checked(key, value, where):
     "`value` in the type of the field `key`."
     if key not in FIELDS: raise MarsError(f'{where}: unknown key {key!s:.60}; did you mean {nearest(key, FIELDS)}?')
-    kind = getattr(__builtins__, '__dict__', __builtins__)[FIELDS[key].type] if isinstance(FIELDS[key].type, str) else FIELDS[key].type
+    kind = FIELDS[key].type
     if kind is float and type(value) is int and abs(value) < 2**53: value = float(value)
     if type(value) is not kind: raise MarsError(f'{where}: {key} must be {WORDS[kind]}, not {value!r:.60}')
     if kind is int and not -1 <= value < 2**32: raise MarsError(f'{where}: {key} must be from 0 to {2**32 - 1:,}, not {value!r:.60}')
@@ -200,20 +200,26 @@ def differs(recipe):
 def files(recipe):
     "The fields of `recipe` that name files, with whole paths: for a process that works in another folder."
     whole = lambda path: str(Path(path).expanduser().resolve())
-    return {k: whole(v) for k in ('data', 'out') if (v := getattr(recipe, k))} | ({'clean': lists} if (lists := _lists(recipe.clean, whole)) != recipe.clean
-        else {})
+    found, clean = {k: whole(getattr(recipe, k)) for k in ('data', 'out') if getattr(recipe, k)}, _lists(recipe.clean, whole)
+    return found if clean == recipe.clean else found | {'clean': clean}
 
 def _lists(clean, f):
     "The cleaning steps `clean` with f(path) for the path of each discard list."
-    path = lambda step: step['discard'].get('path') if isinstance(step, dict) and isinstance(step.get('discard'), dict) else None
-    return [step | {'discard': step['discard'] | {'path': f(p)}} if isinstance(p := path(step), str) else step for step in clean]
+    def changed(step):
+        args = step.get('discard') if isinstance(step, dict) else None
+        if not isinstance(args, dict) or not isinstance(args.get('path'), str): return step
+        return step | {'discard': args | {'path': f(args['path'])}}
+    return [changed(step) for step in clean]
+
+def _content(path):
+    "The sha256 of the file at `path`; `path` itself where there is none."
+    file = Path(path).expanduser()
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else path
 
 def digest(recipe):
     "A short fingerprint of what is trained and how: everything but seed, data, note and place; of discard lists what they hold, not where."
     said = {k: v for k, v in differs(recipe).items() if k not in ('seed', 'data', 'note', 'out')} | {'afford': PROFILES[recipe.profile]}
-    if 'clean' in said:
-        said['clean'] = _lists(recipe.clean, lambda path: hashlib.sha256(file.read_bytes()).hexdigest() if (file := Path(path).expanduser()).is_file()
-            else path)
+    if 'clean' in said: said['clean'] = _lists(recipe.clean, _content)
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
 # %% ../nbs/11_recipes.ipynb #73e39029
@@ -412,7 +418,8 @@ def _some(ids, masks, share, seed):
 
 # %% ../nbs/11_recipes.ipynb #c5ef9a8f
 def _parts(recipe, tiles, groups, steps):
-    "The `Parts` of `tiles` by their `groups`, less what the cleaning `steps` find."
+    """The `Parts` of `tiles` by their `groups`. `outliers`, which show no terrain, come out before the split, wherever they stand in `steps`; what
+    other steps find comes out of training alone, so that all rows are tested on the same tiles; of what is left there, `share` trains."""
     from marsnb import clean, data
     before = [f for f in steps if f.func is clean.outliers]
     ids = _left(np.arange(len(tiles.images)), before, tiles)

@@ -82,8 +82,8 @@ def tidy(table, **formats):
     kinds = [' class="number"' * n for n in numeric]
     index = not isinstance(table.index, pd.RangeIndex)
     head = [_cell('th scope="col"', table.index.name or '', '{}')] * index + [_cell('th scope="col"', c, '{}', k) for c, k in zip(table, kinds)]
-    rows = ([_cell('th scope="row"', i, '{}')] * index + [_cell('td', *v) for v in zip(row, forms, kinds)] for i,
-        row in zip(table.index, table.itertuples(index=False, name=None)))
+    rows = ([_cell('th scope="row"', i, '{}')] * index + [_cell('td', *v) for v in zip(row, forms, kinds)]
+        for i, row in zip(table.index, table.itertuples(index=False, name=None)))
     body = '\n'.join(f'<tr>{"".join(r)}</tr>' for r in rows)
     return HTML(f'<table class="dataframe">\n<thead><tr>{"".join(head)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>')
 
@@ -104,8 +104,8 @@ def shares(masks):
 def figures(judged, part):
     "The figures of one `part` of a record as flat numbers, nan where a class cannot be judged, and the confusion matrix."
     flat = {f'{part} {f.__name__}': float(judged[f.__name__]) for f in SUMMARY}
-    flat |= {f'{part} {f.__name__} {c}': float('nan' if v is None else v) for f in PER_CLASS for c,
-        v in list(zip(CLASSES, judged[f.__name__], strict=True))[1:]}
+    flat |= {f'{part} {f.__name__} {c}': float('nan' if v is None else v)
+        for f in PER_CLASS for c, v in list(zip(CLASSES, judged[f.__name__], strict=True))[1:]}
     return flat | {f'{part} confusion': np.array(judged['confusion'], int).reshape(len(CLASSES), len(CLASSES))}
 
 def flat(path):
@@ -224,7 +224,8 @@ def to_csv(records):
 FILES = {'ai4mars': 'ai4mars_64x128.npz', 'mars': 'mars_for_students.npz'}  # what the data of a suite is called
 
 def lies(r):
-    "The folder of the run `r`, a row of the table of records, as seen from the clone."
+    "The folder of the run `r`, a row of the table of records, as seen from the clone; in whole where `MARSNB_RUNS` names one elsewhere."
+    if r.path.is_relative_to(runs.RUNS) and not runs.RUNS.is_relative_to(ROOT): return str(r.path)
     return '/'.join(['runs' if r.suite.endswith('-quick') else 'book/runs', *r.path.parts[-4:]])
 
 def recipe_file(team, row):
@@ -250,7 +251,7 @@ def commands(records):
 
 def versions(records):
     "Which versions of the packages each suite of `records` was made with."
-    each = [{'suite': r.suite, 'backend': r.backend} | {str(k): str(v) for k, v in dict(runs.read(r.path)['environment']['packages']).items()}
+    each = [{'suite': r.suite, 'backend': r.backend} | {str(k): str(v) for k, v in runs.read(r.path)['environment'].get('packages', {}).items()}
         for r in records.itertuples()]
     return pd.DataFrame(each).fillna('').drop_duplicates(ignore_index=True)
 
@@ -288,9 +289,10 @@ def settings(record):
 
 def training(run):
     "A sentence on what the training of `run`, a row of the table of records, took."
-    return (f"{run.parameters:,} parameters; {run.epochs} epochs of {run['train tiles']:,} tiles in {run.seconds:,.0f} s ({run.tiles_per_second:,.0f} tiles a "
-        f"second, {run.memory_mb:,.0f} MB) on {plain(run.device)}, {plain(run.backend)} backend. "
-            f"The weights kept are those of epoch {run['best epoch']}.")
+    took = f'{run.seconds:,.0f} s ({run.tiles_per_second:,.0f} tiles a second, {run.memory_mb:,.0f} MB) on {plain(run.device)}, {plain(run.backend)} backend'
+    if not run.epochs: return f'{run.parameters:,} parameters; an ensemble, whose members took {took}.'
+    return (f"{run.parameters:,} parameters; {run.epochs} epochs of {run['train tiles']:,} tiles in {took}. "
+        f"The weights kept are those of epoch {run['best epoch']}.")
 
 def parts(run):
     "The figures of `run`, a row of the table of records, on val and test."
@@ -305,8 +307,8 @@ def besides(record):
         said.append(Markdown(f"Divided by the temperature {result['temperature']:.2f}, found on val, the calibration error on test goes from "
             f"{ece['before']:.3f} to {ece['after']:.3f}."))
     if 'thresholds' in result:
-        said.append(Markdown('Thresholds found on val, by which probabilities are divided: ' + ', '.join(f'{name} {t:.2f}' for name,
-            t in zip(CLASSES, result['thresholds'])) + '.'))
+        each = ', '.join(f'{name} {t:.2f}' for name, t in zip(CLASSES, result['thresholds']))
+        said.append(Markdown(f'Thresholds found on val, by which probabilities are divided: {each}.'))
     return said
 
 # %% ../nbs/12_report.ipynb #f6afc181

@@ -37,8 +37,8 @@ def place(recipe):
     return Path(suite(recipe))/team/(row if same else f'{row}-{recipes.digest(recipe)}')/str(recipe.seed)
 
 def folder(recipe):
-    "The folder of the record of `recipe`."
-    root = recipe.out or (RUNS if recipe.profile == 'quick' or 'MARSNB_RUNS' in os.environ else BOOK_RUNS)
+    "The folder of the record of `recipe`: in its `out`, else in `RUNS` for quick runs and where `MARSNB_RUNS` names a folder, else in `BOOK_RUNS`."
+    root = recipe.out or (RUNS if recipe.profile == 'quick' or os.environ.get('MARSNB_RUNS') else BOOK_RUNS)
     return Path(root).expanduser().resolve()/place(recipe)
 
 def workshop(recipe):
@@ -130,8 +130,8 @@ def finished(recipe, tiles):
 
 def is_of(record, recipe, sha256):
     "Whether `record` is that of `recipe`, and of its members, on the data with the fingerprint `sha256`."
-    return (record['environment']['data_sha256'], record['digest'], [m['digest'] for m in record.get('members', [])]) == (sha256, recipes.digest(recipe),
-        [recipes.digest(m) for m in recipes.members(recipe)])
+    have = record['environment']['data_sha256'], record['digest'], [m['digest'] for m in record.get('members', [])]
+    return have == (sha256, recipes.digest(recipe), [recipes.digest(m) for m in recipes.members(recipe)])
 
 def left(network):
     "The record of the run that left the network in the file `network`, which lies beside it; None where there is none, or where it is that of another network."
@@ -168,7 +168,7 @@ def trained(recipe, ready):
         model = resident(recipe, ready, net)
         history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, monitor=recipe.monitor, reduce=recipe.reduce,
             stop=recipe.stop, adaptive=recipe.adaptive or None,
-                            path=_state(recipe, ready.tiles), callbacks=_callbacks(recipe, ready, epochs), **_settings(recipe))
+                            path=_state(recipe, ready), callbacks=_callbacks(recipe, ready, epochs), **_settings(recipe))
     return net, history, _spent(recipe, ready, before, history)
 
 def _settings(recipe):
@@ -177,7 +177,10 @@ def _settings(recipe):
     return {k: getattr(recipe, k) for k in ('batch', 'seed', 'optimizer', 'optimizer_args', 'lr', 'schedule_args')} | {'schedule': pick(train.SCHEDULES,
         recipe.schedule, 'schedule')}
 
-def _state(recipe, tiles): return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(tiles)[:8]}-{code()}.npz'
+def _state(recipe, ready):
+    "The file of an unfinished training; its name holds all that must be the same for it to go on: recipe, data, split and code."
+    split = hashlib.sha256(b'|'.join(p.tobytes() for p in ready.parts)).hexdigest()[:8]
+    return workshop(recipe)/f'state-{recipes.digest(recipe)}-{fingerprint(ready.tiles)[:8]}-{split}-{code()}.npz'
 
 @contextlib.contextmanager
 def keeping(recipe, again=False):
@@ -226,7 +229,7 @@ def pretrained(recipe, ready):
     shows = 2 if recipe.consistency else 1  # tiles for each that later is learned from
     epochs = max(round(shows * recipes.epochs(recipe, n) * about['share'] / (1 - about['share'])), 1)
     history = train.fit(model, ready.parts._replace(train=np.arange(len(images)), val=[0]), size=n, epochs=epochs, monitor='loss',
-        path=place/_state(recipe, ready.tiles).name, **_settings(recipe))
+        path=place/_state(recipe, ready).name, **_settings(recipe))
     return model.net, history
 
 def begun(recipe, ready):
@@ -321,23 +324,23 @@ def _found(recipe, ready, net):
     if recipe.temperature:
         plain = as_measured(net, recipe, {})
         found['temperature'] = infer.temperature(plain, *val, recipe.predict_background)
-        found['ece'] = {k: _ece(infer.calibrated(plain, t), tiles, parts.test, recipe.predict_background) for k,
-            t in (('before', 1.), ('after', found['temperature']))}
+        found['ece'] = {k: _ece(infer.calibrated(plain, t), tiles, parts.test, recipe.predict_background)
+            for k, t in (('before', 1.), ('after', found['temperature']))}
     if recipe.thresholds: found['thresholds'] = infer.thresholds(as_measured(net, recipe, found), *val, recipe.predict_background).tolist()
     return found
 
 def measured(recipe, ready, net):
-    """What `net` with the views, temperature, thresholds and post-processing of `recipe`
-    says: the figures of val and test tiles, and the masks of test and unlabelled ones."""
+    """What `net` with the views, temperature, thresholds and post-processing of `recipe` says: the figures of val and test tiles; what
+    is kept of each test tile; and, of seed 0 alone, the masks of test tiles among that, and those of the first `UNLABELLED` unlabelled tiles."""
     from marsnb import evaluate, infer
     tiles, parts, own = ready.tiles, ready.parts, _found(recipe, ready, net)
     net = as_measured(net, recipe, own)
     said = lambda images: infer.predict(net, images, recipe.predict_background, recipes.post(recipe))
     masks = {p: said(tiles.images[getattr(parts, p)]) for p in ('val', 'test')}
     figures = {p: _judge(tiles.masks[getattr(parts, p)], m) for p, m in masks.items()}
-    test = {'predictions': masks['test'], 'tiles': parts.test, 'groups': ready.groups[parts.test], 'confusions': evaluate.per_tile(tiles.masks[parts.test],
-        masks['test']).astype(np.uint16)}
-    return figures | own, test, said(tiles.unlabelled[:0 if recipe.seed else UNLABELLED])
+    first, confusions = recipe.seed == 0, evaluate.per_tile(tiles.masks[parts.test], masks['test']).astype(np.uint16)
+    test = ({'predictions': masks['test']} if first else {}) | {'tiles': parts.test, 'groups': ready.groups[parts.test], 'confusions': confusions}
+    return figures | own, test, said(tiles.unlabelled[:UNLABELLED if first else 0])
 
 def _ece(net, tiles, ids, background):
     "The calibration error of `net` on the tiles `ids`, over all classes where it may say `background`, else over those of terrain."
@@ -367,7 +370,7 @@ def execute(recipe, ready):
               'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': _cost(net, *spent),
               'environment': environment(sha256) | {'precision': recipes.precision(recipe) if recipes.trains(recipe) else 'float32'}}
     _write(home, work, recipe, net, history, test, unlabelled, record)
-    _state(recipe, ready.tiles).unlink(missing_ok=True)
+    _state(recipe, ready).unlink(missing_ok=True)
     shutil.rmtree(work/'first', ignore_errors=True)
     return record
 
@@ -386,7 +389,6 @@ def _write(home, work, recipe, net, history, test, unlabelled, record):
         portable(recipe, net).save(best := new(work/'best.keras'))
         new(work/'best.json').write_text(signed(record, best))
         if history: pd.DataFrame(history).drop(columns='seconds').to_csv(new(home/'history.csv'), index=False, float_format='%.6g')
-        if recipe.seed: test.pop('predictions')  # masks are kept of the first seed
         if len(unlabelled): _predictions(new(home/'unlabelled.npz'), predictions=unlabelled)
         _predictions(new(home/'test.npz'), **test)
         if recipe.pictures and history: new(home/'pictures.npz').write_bytes((work/'pictures.npz').read_bytes())

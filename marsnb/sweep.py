@@ -100,22 +100,22 @@ def _share(gpus, name, devices=1):
 
 # %% ../nbs/11d_sweep.ipynb #d4237027
 def board(todo):
-    "The runs of the recipes `todo`: each with its state, waiting or done, and what is known of it."
+    "The runs of the recipes `todo`: each with its state, waiting, done or, where its record is broken, failed, and what is known of it."
     expected, sums = plan.seconds(todo), plan.fingerprints(todo)
     return [SimpleNamespace(recipe=r, home=str(runs.folder(r)), lock=str(runs.workshop(r)/'lock'), name=plan.called(r), sha256=s, expected=e, began=None,
         took=None, progress=None, reason='', **_state(r, s)) for r, s, e in zip(todo, sums, expected)]
 
 def _state(recipe, sha256):
     try: record = plan.done(recipe, sha256)
-    except MarsError as e: return {'state': 'failed', 'record': None, 'before': True, 'reason': str(e)}
+    except MarsError as e: return {'state': 'failed', 'record': None, 'before': False, 'reason': str(e)}
     return {'state': 'done' if record else 'waiting', 'record': record, 'before': bool(record)}
 
 def left(entries, at_once):
     "Seconds until all of `entries` are done, `at_once` at a time; None where nothing is known yet."
     took = [r.took for r in entries if r.took]
-    usual = lambda r: max(r.expected or 0, sum(took) / len(took) if took else 0)
+    usual = lambda r: 0 if r.expected == 0 else max(r.expected or 0, sum(took) / len(took) if took else 0)  # 0: an ensemble
     now, todo = time.monotonic(), [r for r in entries if r.state in ('waiting', 'running')]
-    if not todo or not all(usual(r) or r.progress for r in todo): return None
+    if not todo or not all(r.expected == 0 or usual(r) or r.progress for r in todo): return None
     def rest(r):
         if r.state == 'waiting': return usual(r)
         if r.progress and r.progress[0]: return (now - r.began) * (r.progress[1] - r.progress[0]) / r.progress[0]
@@ -141,7 +141,7 @@ def table(entries, at_once, rows=20):
     rank = {'running': 0, 'failed': 1, 'waiting': 2, 'done': 3}
     rest = left(entries, at_once)
     t = Table(title=count(entries) + (f', about {plan.duration(rest)} left' if rest else ''), title_justify='left', box=None, pad_edge=False)
-    for c in ('run', 'state', 'epoch', 'best val miou', 'time'): t.add_column(c, justify='left' if c in ('run', 'state') else 'right')
+    for c in ('run', 'state', 'epoch', 'best', 'time'): t.add_column(c, justify='left' if c in ('run', 'state') else 'right')
     for r in sorted(entries, key=lambda r: (rank[r.state], -(r.took or 0)))[:rows]:
         e = r.progress
         t.add_row(escape(r.name), r.state, f'{e[0]}/{e[1]}' if e else '', f'{e[2]:.3f}' if e else '', plan.duration(r.took or time.monotonic() - r.began)

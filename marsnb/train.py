@@ -313,11 +313,11 @@ def load_state(path, model):
 class Keeper(keras.callbacks.Callback):
     "Per epoch: seeds, learning rate, class weights, history, best weights by `monitor`, state on disk, progress bar, early stop."
 
-    def __init__(self, history, best, *, seed, epochs, lr, monitor, reduce, stop, adaptive, settle, path, every, bar):
+    def __init__(self, history, best, *, seed, epochs, lr, monitor, reduce, stop, adaptive, before_validation, path, every, bar):
         super().__init__()
-        self.history, self.best, self.seed, self.epochs, self.lr, self.settle = history, best, seed, epochs, lr, settle
-        self.monitor, self.reduce, self.stop, self.adaptive, self.path, self.every, self.bar, self.saved = (monitor, reduce, stop, adaptive, path, every, bar,
-            time.monotonic())
+        self.history, self.best, self.seed, self.epochs, self.lr = history, best, seed, epochs, lr
+        self.monitor, self.reduce, self.stop, self.adaptive, self.before_validation = monitor, reduce, stop, adaptive, before_validation
+        self.path, self.every, self.bar, self.saved = path, every, bar, time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
         # dropout and augmentation draw from seeds that depend on seed and epoch alone
@@ -330,7 +330,7 @@ class Keeper(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         # validation comes after the last step
-        if self.settle: self.settle(len(self.history))
+        if self.before_validation: self.before_validation(len(self.history))
         self.trained = time.monotonic() - self.began
 
     def on_epoch_end(self, epoch, logs=None):
@@ -345,7 +345,9 @@ class Keeper(keras.callbacks.Callback):
         if self.path and (done or time.monotonic() - self.saved > self.every):
             save_state(self.path, self.model, self.history, self.best)
             self.saved = time.monotonic()
-        self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, val miou {logs['val_miou']:.3f}, best {max(h['val_miou'] for h in self.history):.3f}")
+        now, best = (h[self.monitor] for h in (self.history[-1], self.history[best_epoch(self.history, self.monitor)]))
+        figure = '' if self.monitor == 'loss' else f", {self.monitor.replace('_', ' ')} {now:.3f}"
+        self.bar.set_postfix_str(f"loss {logs['loss']:.3f}{figure}, best {best:.3f}")  # `sweep.progress` reads what follows "best"
         self.bar.update()
 
 # %% ../nbs/09_train.ipynb #f54f2f5e
@@ -375,8 +377,8 @@ def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimi
     history, best = load_state(path, model) if path and os.path.exists(path) else ([], model.net.get_weights())
     with tqdm(total=epochs, initial=len(history), unit='epoch', file=sys.stderr, mininterval=1) as bar:
         every = float(os.environ.get('MARSNB_SAVE_SECONDS', 20)) if every is None else every
-        keeper = Keeper(history, best, seed=seed, epochs=epochs, lr=lr, monitor=monitor, reduce=reduce, stop=stop, adaptive=adaptive, settle=settles, path=path,
-            every=every, bar=bar)
+        keeper = Keeper(history, best, seed=seed, epochs=epochs, lr=lr, monitor=monitor, reduce=reduce, stop=stop, adaptive=adaptive,
+            before_validation=settles, path=path, every=every, bar=bar)
         if _unfinished(history, epochs, stop):
             model.fit(model.feed(rows[len(history):].ravel(), batch), batch_size=batch, epochs=epochs, initial_epoch=len(history), steps_per_epoch=steps,
                 shuffle=False,

@@ -20,7 +20,7 @@ from scipy.stats import kendalltau, t
 
 from . import evaluate, metrics
 from .core import CLASSES, MarsError, ROOT, atomic, nearest, rng
-from .report import on_mars, title
+from .report import TEAMS, on_mars, title
 
 # %% ../nbs/12a_verdicts.ipynb #e960b7e1
 class Counts(NamedTuple):
@@ -207,7 +207,7 @@ def together(words):
 # %% ../nbs/12a_verdicts.ipynb #bed7eaaf
 def expected(sign):
     "What a claim expects of a difference, in words; the reported size stands beside it with its own sign, which may be another."
-    return (f'no gain above {SAME}', 'higher', 'lower')[sign]
+    return {0: f'no gain above {SAME}', 1: 'higher', -1: 'lower'}[sign]
 
 def against(size, d):
     "How the `Difference` `d` compares with the expected `size`: as claimed if that lies in the interval."
@@ -224,7 +224,7 @@ def _compared(claim, pair, size, d, records):
     """What there is to say of a comparison of two rows, the `pair`, but the verdict; beside
     a figure that background has a part in, the difference in miou, which it has none in."""
     value, low, high, seeds = d[:4] if d else (np.nan, np.nan, np.nan, 0)
-    names = [title(*r).removeprefix(title(claim.team, 'x')[:-1]) for r in pair]  # other teams' rows with their team
+    names = [title(*r).removeprefix(f'{TEAMS.get(claim.team, claim.team)}: ') for r in pair]  # other teams' rows with their team
     plain = claim.metric in ('score', 'miou5') and difference(*(row_of(records, *r) for r in pair))
     return {'comparison': ' minus '.join(names), 'figure': claim.metric, 'expected': expected(claim.sign), 'reported': np.nan if size is None else size,
         'difference': value, 'low': low, 'high': high, 'size': against(size, d),
@@ -249,8 +249,8 @@ def same_order(claim, records):
     p = float(np.mean(np.sign(pairs[0].draws) == np.sign(pairs[1].draws))) if known else np.nan
     one, other = (by_seeds(d, 1) for d in pairs)
     word = _said(None if None in pairs else pairs, p, records, one * other + (1 - one) * (1 - other))
-    return pd.DataFrame([{'verdict': word, 'probability': p} | _compared(claim, pair, size, d, records) | {'expected': 'both of one sign'} for pair, size,
-        d in zip(claim.rows, claim.size, pairs)])
+    return pd.DataFrame([{'verdict': word, 'probability': p} | _compared(claim, pair, size, d, records) | {'expected': 'both of one sign'}
+        for pair, size, d in zip(claim.rows, claim.size, pairs)])
 
 # %% ../nbs/12a_verdicts.ipynb #559a8805
 class Order(NamedTuple):

@@ -16,7 +16,8 @@ from ..blocks import architecture, attn_gate, cat, cut, decode, double, down, en
 @architecture
 def unet(shape, n_classes, widths=(32, 64, 128), block=double, bridge=None, gate=None, merge=cat, down=down, up=up, stem=None, patch=1):
     """U-Net: `widths` are the channels of each level, the last those of the bottleneck,
-    whose block is `bridge`; `stem` filters the input; patch x patch tiles apart."""
+    whose block is `bridge`; `stem` filters the input; with `patch` > 1
+    a tile is cut into `patch` x `patch` pieces, which see nothing of each other."""
     inp = keras.Input(shape)
     x = stem(inp) if stem else inp
     fs = encode(cut(x, patch) if patch > 1 else x, widths, block, bridge, down)
