@@ -331,7 +331,6 @@ def predict(images, file, out, submission, model, background, tta, masks, scale,
 def main():
     "The command `marsnb`: a mistake is one line on the terminal and exit code 2, an interrupt 130, and 143 where it is told to end; both leave nothing behind."
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     try: cli(standalone_mode=False)
     except MarsError as e:
         click.echo(f'marsnb: {plain(e)}', err=True)

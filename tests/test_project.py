@@ -69,6 +69,13 @@ def test_no_output_of_a_notebook_warns():
     assert not found
 
 
+def test_notebooks_import_marsnb_before_keras():
+    "For what it asks of TensorFlow is read when that is imported."
+    for p in sorted((ROOT/'nbs').rglob('*.ipynb')):
+        imported = [m for c in nbformat.read(p, 4).cells if c.cell_type == 'code' for m in re.findall(r'^(?:import|from) (marsnb|keras)', c.source, re.M)]
+        assert 'keras' not in imported or imported[0] == 'marsnb', p.name
+
+
 def test_template_and_recipe_have_the_same_fields():
     import dataclasses
     from marsnb.recipes import Recipe
