@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from .core import MarsError, nearest, rng
+from .core import BIG_ROCK, MarsError, nearest, rng
 
 # %% ../nbs/02_augment.ipynb #4219a53a
 def _grid(x):
@@ -270,14 +270,14 @@ def cutmix(strength):
 def _spot(y, r):
     "Row and column, each (b, 1, 1), of one of the big-rock pixels of each mask `y`; anywhere where there is none."
     b, (h, w) = ops.shape(y)[0], y.shape[1:]
-    draw = ops.cast(ops.equal(y, 4), 'float32') * keras.random.uniform((b, h, w), .1, 1., seed=r)
+    draw = ops.cast(ops.equal(y, BIG_ROCK), 'float32') * keras.random.uniform((b, h, w), .1, 1., seed=r)
     i = ops.argmax(ops.reshape(draw, (b, h * w)), 1)[:, None, None]
     return [ops.cast(t, 'float32') for t in (i // w, i % w)]
 
 def _donors(y, r):
     "For each tile the number of a tile of the batch with big rock (any, where there is none), and 1 if it has some, else 0 (b, 1, 1)."
     b = ops.shape(y)[0]
-    rocky = ops.cast(ops.any(ops.equal(y, 4), (1, 2)), 'float32')
+    rocky = ops.cast(ops.any(ops.equal(y, BIG_ROCK), (1, 2)), 'float32')
     donor = ops.argmax(rocky[None] * keras.random.uniform((b, b), .1, 1., seed=r), 1)
     return donor, ops.take(rocky, donor, 0)[:, None, None]
 
@@ -299,7 +299,7 @@ def rock_paste(strength):
         donor, has = _donors(y, r)
         away = [t + ops.round(n / 4 * _each(x, r)) for t, n in zip(_grid(x), x.shape[1:3])]
         x2, y2 = resample(ops.take(x, donor, 0), ops.take(y, donor, 0), away)
-        rock = ops.cast(ops.equal(y2, 4), 'float32') * has * ops.cast(_each(x, r, 0.) < strength, 'float32')
+        rock = ops.cast(ops.equal(y2, BIG_ROCK), 'float32') * has * ops.cast(_each(x, r, 0.) < strength, 'float32')
         soft = ops.maximum(rock, _filtered(rock[..., None], FEATHER)[..., 0])  # the rim of the donor's ground fades out
         return *_paste(x, y, x2, y2, soft, rock), at
     return step
@@ -310,7 +310,7 @@ def rock_zoom(strength):
     To be named after the other geometric steps: its rock is sought where it was before them."""
     def step(x, y, at, r):
         f = (1 + strength) ** -_each(x, r, 0.)
-        has = ops.any(ops.equal(y, 4), (1, 2), keepdims=True)
+        has = ops.any(ops.equal(y, BIG_ROCK), (1, 2), keepdims=True)
         near = lambda t, spot, n: ops.clip(spot - f * (n - 1) * _each(x, r, .2, .8), 0., (1 - f) * (n - 1)) + f * t  # the window stays inside
         return x, y, [ops.where(has, near(t, s, n), t) for t, s, n in zip(at or _grid(x), _spot(y, r), x.shape[1:3])]
     return step

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .augment import compiled, enlarge, pipeline
-from .core import MarsError, rng
+from .core import BIG_ROCK, MarsError, rng
 from .data import has_rock
 
 # %% ../nbs/02a_balance.ipynb #7cda4890
@@ -53,7 +53,7 @@ def copies_evenly(images, masks, ids, seed=0, most=None, *, augment, total=32_06
 def copies_aaa000(images, masks, ids, seed=0, most=None, *, augment, ordinary=(4, 6), rocky=(24, 36)):
     """aaa000's set: each of `ids` as it is and, changed by `augment`, as often as a draw from
     the range `ordinary` says (both ends included), or `rocky` where there is any big rock."""
-    r, rock = rng(seed, 'copies'), (masks[ids] == 4).any((1, 2))
+    r, rock = rng(seed, 'copies'), (masks[ids] == BIG_ROCK).any((1, 2))
     more = [r.integers(low, high + 1, len(ids)) for low, high in (ordinary, rocky)]
     return _copied(images, masks, ids, 1 + np.where(rock, more[1], more[0]), augment, seed, most)
 
@@ -77,7 +77,7 @@ BATCH, DONORS = 64, 16
 def mixed(images, masks, ids, seed=0, most=None, *, augment, n):
     """The tiles `ids` and `n` new ones: some of them drawn at random, mixed by the steps
     `augment` with tiles that hold big rock. Raises `MarsError` where none does."""
-    rocky, r = ids[(masks[ids] == 4).any((1, 2))], rng(seed, 'mixed')
+    rocky, r = ids[(masks[ids] == BIG_ROCK).any((1, 2))], rng(seed, 'mixed')
     if not len(rocky): raise MarsError('mixed: no training tile holds big rock; there is nothing to mix in')
     k = -(-n // (BATCH - DONORS))
     pairs = np.concatenate([r.choice(ids, (k, BATCH - DONORS)), r.choice(rocky, (k, DONORS))], 1).ravel()

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .core import CLASSES, MarsError, N_CLASSES, TILE, atomic, data_path, rng
+from .core import BIG_ROCK, CLASSES, MarsError, N_CLASSES, TILE, atomic, data_path, rng
 
 # %% ../nbs/01_data.ipynb #a6d84f5f
 class Tiles(NamedTuple):
@@ -252,7 +252,7 @@ def shares(masks):
 # %% ../nbs/01_data.ipynb #91177ef1
 def has_rock(masks, share=.01):
     "Which of `masks` (n, h, w) have at least a `share` of big rock (n,)."
-    return (masks == 4).mean((1, 2)) >= share
+    return (masks == BIG_ROCK).mean((1, 2)) >= share
 
 # %% ../nbs/01_data.ipynb #fea87b9c
 class Parts(NamedTuple):

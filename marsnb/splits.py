@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import train_test_split
 
+from .core import BIG_ROCK
 from .data import Parts, has_rock
 
 # %% ../nbs/01d_splits.ipynb #1f5be1d2
@@ -26,7 +27,7 @@ def aaa000(masks, seed=0, ids=None):
     """`Parts` of the tiles `ids` (default: all) at random: 10 % of those with any big
     rock and 20 % of the others for validation, none for test (aaa000, section 2)."""
     ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
-    rocky = (masks[ids] == 4).any((1, 2))
+    rocky = (masks[ids] == BIG_ROCK).any((1, 2))
     cut = [train_test_split(t, test_size=v, random_state=seed) for t, v in ((ids[rocky], .1), (ids[~rocky], .2)) if len(t) > 1]
     return Parts(*(np.sort(np.concatenate([c[k] for c in cut])) for k in (0, 1)), ids[:0])
 
