@@ -296,6 +296,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'marsnb.findings._measured': ('findings.html#_measured', 'marsnb/findings.py'),
                                  'marsnb.findings._note': ('findings.html#_note', 'marsnb/findings.py'),
                                  'marsnb.findings._parents': ('findings.html#_parents', 'marsnb/findings.py'),
+                                 'marsnb.findings._starts': ('findings.html#_starts', 'marsnb/findings.py'),
                                  'marsnb.findings._times': ('findings.html#_times', 'marsnb/findings.py'),
                                  'marsnb.findings._wide': ('findings.html#_wide', 'marsnb/findings.py'),
                                  'marsnb.findings.also': ('findings.html#also', 'marsnb/findings.py'),

@@ -330,6 +330,12 @@ def varied(records):
     often = (mars if len(mars) else with_changes).drop_duplicates(['suite', 'team', 'row']).suite.value_counts()
     return [records[records.suite == s] for s in often.index]
 
+def _starts(kin):
+    "`kin`, runs of a row and of its changes, where each that has the split of another seed is a row of its own, under that seed: beside the run of that."
+    split = np.array([runs.read(p)['recipe'].get('split', -1) for p in kin.path])
+    other = (split >= 0) & (split != kin.seed)
+    return kin.assign(row=np.where(other, kin.row + ' ' + kin.seed.astype(str), kin.row), seed=np.where(other, split, kin.seed))
+
 ELSEWHERE = ' (both on another base)'
 GAINS = {verdicts.HOLDS: 'gain', verdicts.SEEMS: 'seems a gain', verdicts.OPEN: 'not decided', verdicts.SEEMS_NOT: 'seems a loss', verdicts.FAILS: 'loss'}
 
@@ -339,7 +345,7 @@ def ideas(records):
     one of `GAINS`. A row changed in several ways is set beside the changed row that it differs least from."""
     found = []
     for (team, row), kin in records.groupby(['team', records.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
-        runs_of = dict(list(kin.groupby('row', sort=True)))
+        runs_of = dict(list(_starts(kin).groupby('row', sort=True)))
         said = {name: runs.read(own.path.iloc[0]) for name, own in runs_of.items()}
         for name, beside in _parents(said, row).items():
             if not (d := verdicts.difference(runs_of[name], runs_of[beside])): continue
@@ -356,15 +362,16 @@ def ideas(records):
 # %% ../nbs/12b_findings.ipynb #28530b5a
 def plot_ideas(changes):
     "The table `changes` of `ideas`: points with their intervals about zero, pale where the verdict only seems so."
-    names = [textwrap.fill(c, 46) for c in changes.change]
-    fig, ax = plt.subplots(figsize=(6.4, 1. + len(names) * (.15 + .13 * max([n.count('\n') + 1 for n in names], default=1))), layout='constrained')
-    for i, r in enumerate(changes.itertuples()):
+    names = [textwrap.fill(c, 60) for c in changes.change]
+    high = np.array([.08 + .13 * (n.count('\n') + 1) for n in names])  # inches of each
+    fig, ax = plt.subplots(figsize=(8, .9 + high.sum()), layout='constrained')
+    for i, r in zip(at := high.cumsum() - high / 2, changes.itertuples()):
         colour = '#4a8c5c' if 'gain' in r.verdict else '#b5533c' if 'loss' in r.verdict else '#777777'
         sure = .5 if 'seems' in r.verdict else 1.
         if not np.isnan(r.low): ax.plot([r.low, r.high], [i, i], color=colour, lw=2, alpha=.6 * sure)
         ax.plot(r.value, i, 'o', color=colour, ms=5, alpha=sure)
     ax.axvline(0, color='black', lw=.8)
-    ax.set(yticks=range(len(changes)), ylim=(len(changes) - .4, -.6)); fig.supxlabel('change of mean IoU, test tiles', fontsize=10)
+    ax.set(yticks=at, ylim=(high.sum(), 0)); fig.supxlabel('change of mean IoU, test tiles', fontsize=10)
     ax.set_yticklabels(names, fontsize=8); ax.locator_params(axis='x', nbins=5); ax.grid(axis='x', alpha=.3); sns.despine(ax=ax, left=True)
     fig.set_label(f'Change of mean IoU by each of {len(changes)} ideas' + (f', from {changes.change.iloc[0]} with {changes.value.iloc[0]:+.3f} down to '
         f'{changes.change.iloc[-1]} with {changes.value.iloc[-1]:+.3f}' if len(changes) else ''))
