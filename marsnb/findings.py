@@ -576,6 +576,7 @@ def _comparisons(j):
     "The comparisons of the claim `j`, a `Judged`, in the profile that judges it, then what is measured of them in others: a table for a page."
     tables = [(j.suite, j.table), *((o.suite, o.table[o.table.verdict != verdicts.WAITING]) for o in j.others)]
     shown = pd.concat([t.assign(profile=profile_of(s)) for s, t in tables], ignore_index=True)
+    if not j.others: shown = shown.drop(columns='profile')  # the sentence above says it
     one = lambda v, low, high: '' if np.isnan(v) else f'{v:+.3f}' + ('' if np.isnan(low) else f' ({span(low, high, "{:+.3f}")})')
     for k, low, high in (('value', 'low', 'high'), ('difference', 'low', 'high'), ('in miou', 'miou low', 'miou high')):
         if k in shown: shown[k] = [*map(one, shown[k], shown[low], shown[high])]
