@@ -5,8 +5,6 @@ EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 PROFILE ?= quick
 SWEEP ?=
 export MARSNB_DATA
-# as marsnb does, for notebooks that import Keras first
-export TF_ENABLE_ONEDNN_OPTS ?= 1
 
 .PHONY: setup hooks report test soak book lab bench lock clean
 setup: .venv/.ready
