@@ -23,7 +23,7 @@ from IPython.core.formatters import DisplayFormatter
 from IPython.display import Markdown
 from sphinx import addnodes
 
-from . import core, evaluate, findings, metrics, recipes, report, runs, verdicts
+from . import bench, core, evaluate, findings, metrics, recipes, report, runs, verdicts
 from .core import ROOT, atomic
 from .report import place, plain, slug
 
@@ -179,7 +179,7 @@ def toc(findings, teams, others, chapters):
     return {'format': 'jb-book', 'root': 'index', 'parts': parts}
 
 # %% ../nbs/12c_book.ipynb #4333d929
-CODE = [Path(m.__file__) for m in (core, evaluate, findings, metrics, recipes, report, verdicts)] + [ROOT/'marsnb'/'book.py']
+CODE = [Path(m.__file__) for m in (bench, core, evaluate, findings, metrics, recipes, report, verdicts)] + [ROOT/'marsnb'/'book.py']
 
 def stamp(source):
     "What tells whether the data file `source` or the groups beside it are others than before: its name, and size and time of each."
@@ -240,7 +240,7 @@ def stage(table, folder=BOOK, library=LIBRARY):
     """Lay out the sources of the book for the records `table` in `folder`/_build/src, with the
     notebooks `library` as chapters, and remove there what is no longer of it; gives its files."""
     out, kept, start = folder/'_build'/'src', folder/'_build'/'kept', time.time() - 1
-    said = [*sorted(BOOK.glob('*.yml')), *sorted(recipes.RECIPES.glob('*/*.yml'))]
+    said = [*sorted(BOOK.glob('*.yml')), *sorted(BOOK.glob('*.csv')), *sorted(recipes.RECIPES.glob('*/*.yml'))]
     key = digest_of(*CODE, surroundings(), *said, *(p/n for p in table.path for n in ('record.json', 'test.npz') if (p/n).exists()))
     files, teams = summary_pages(table, out, kept, key)
     pages = run_pages(table, out, kept)
