@@ -314,11 +314,14 @@ def cost(rows):
 
 # %% ../nbs/12b_findings.ipynb #310f5782
 def _parents(records, row):
-    "What each of `records` (by name) but that of `row` is set beside: the next one on the way to `row` in the tree of fewest changed parameters."
+    """What each of `records` (by name) but that of `row` is set beside: `row`, which ties favour, or where that is nearer one that
+    it differs from in a single parameter (the next on the way to `row` in the minimum spanning tree of such steps)."""
     names = list(records)
     if row not in names: return {}
-    steps = np.array([[len(changed(records[a], records[b])) for b in names] for a in names])
-    steps += 1 - np.eye(len(names), dtype=int)  # 0 would mean that no way leads there
+    steps = np.array([[len(changed(records[a], records[b])) for b in names] for a in names], float)
+    steps[steps > 1] = 0  # no step leads there
+    for a, name in enumerate(names): steps[a, names.index(row)] = steps[names.index(row), a] = len(changed(records[name], records[row])) - .5
+    np.fill_diagonal(steps, 0)
     before = breadth_first_order(minimum_spanning_tree(steps), names.index(row), directed=False)[1]
     return {n: names[p] for n, p in zip(names, before) if p >= 0}
 
@@ -342,7 +345,7 @@ GAINS = {verdicts.HOLDS: 'gain', verdicts.SEEMS: 'seems a gain', verdicts.OPEN: 
 def ideas(records):
     """What each change of a row gave in `records` (one suite), best first: `row`, `change`, `seeds`, the difference of miou
     on validation tiles and on test tiles (`value`, `low`, `high`), the `probability` that it is a gain, and the `verdict`,
-    one of `GAINS`. A row changed in several ways is set beside the changed row that it differs least from."""
+    one of `GAINS`. A row changed in several ways is set beside a changed row that differs in one of them alone."""
     found = []
     for (team, row), kin in records.groupby(['team', records.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
         runs_of = dict(list(_starts(kin).groupby('row', sort=True)))

@@ -194,6 +194,7 @@ CALLED = {'model': 'network', 'widths': 'channels', 'model_args patch': 'reducti
 def worded(key, new, old):
     "A change of the field `key` (as `changed` has it) in words: with, without, or one instead of the other."
     if key == 'split': return 'another start of the training'  # on the tiles of another seed
+    if key == 'members' and new and not old: return f'with an ensemble of {len(new)}'
     name, nothing = CALLED.get(key, key), () if key.startswith('model_args') else (None, '', False, 0, [], {})
     if old in nothing: return f'with {name}' + ('' if new is True else f' ({_say(new)})')
     return f'without {name}' if new in nothing else f'{name}: {_say(new)} instead of {_say(old)}'
