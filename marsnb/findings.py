@@ -325,6 +325,7 @@ def _parents(records, row):
     before = breadth_first_order(minimum_spanning_tree(steps), names.index(row), directed=False)[1]
     return {n: names[p] for n, p in zip(names, before) if p >= 0}
 
+# %% ../nbs/12b_findings.ipynb #fcdf2833
 def varied(records):
     """The suites among `records` in which rows were run with changes, that with most of them
     first; where some of these suites say something about Mars, those alone."""
@@ -333,12 +334,14 @@ def varied(records):
     often = (mars if len(mars) else with_changes).drop_duplicates(['suite', 'team', 'row']).suite.value_counts()
     return [records[records.suite == s] for s in often.index]
 
+# %% ../nbs/12b_findings.ipynb #1e6273df
 def _starts(kin):
     "`kin`, runs of a row and of its changes, where each that has the split of another seed is a row of its own, under that seed: beside the run of that."
     split = np.array([runs.read(p)['recipe'].get('split', -1) for p in kin.path])
     other = (split >= 0) & (split != kin.seed)
     return kin.assign(row=np.where(other, kin.row + ' ' + kin.seed.astype(str), kin.row), seed=np.where(other, split, kin.seed))
 
+# %% ../nbs/12b_findings.ipynb #2d164513
 ELSEWHERE = ' (both on another base)'
 GAINS = {verdicts.HOLDS: 'gain', verdicts.SEEMS: 'seems a gain', verdicts.OPEN: 'not decided', verdicts.SEEMS_NOT: 'seems a loss', verdicts.FAILS: 'loss'}
 
@@ -401,6 +404,7 @@ def gains(changes):
     names = {k: v for k, v in names.items() if k != 'base' or shown.base.any()}
     return tidy(shown[list(names)].rename(columns=names), val='{:+.3f}', test='{:+.3f}', **{'a gain': '{:.0%}'})
 
+# %% ../nbs/12b_findings.ipynb #8e789efa
 def parts(everything):
     "What each change gave in each of the suites `varied` of the records `everything`: pieces of a page; none where no row was run with a change."
     found = [(own, changes) for own in varied(everything) if len(changes := ideas(own))]

@@ -101,10 +101,10 @@ def _overrides(values, where):
 def plan(names, profile='', seeds=(), **fixed):
     """The recipes of all runs of the sweeps `names`, in order. `profile` and `seeds`, where given, hold instead
     of what recipes and sweeps say, `fixed` fields for all. Raises `MarsError` before anything has run."""
-    found = {}
+    found, given = {}, {'profile': profile} if profile else {}
     for name in names:
         sweep = read(name)
-        each, given = [{'seed': s} for s in seeds or sweep.seeds or ()] or [{}], {'profile': profile} if profile else {}
+        each = [{'seed': s} for s in seeds or sweep.seeds or ()] or [{}]
         if (size := len(each) * len(sweep.recipes) * len(sweep.overrides)) > MOST: raise MarsError(f'{name}: {size:,} runs are too many; at most {MOST:,}')
         said = {p: dataclasses.asdict(recipes.load(p)) for p in sweep.recipes}
         for seed, p, more in itertools.product(each, sweep.recipes, sweep.overrides):

@@ -211,6 +211,7 @@ def _lists(clean, f):
         return step | {'discard': args | {'path': f(args['path'])}}
     return [changed(step) for step in clean]
 
+# %% ../nbs/11_recipes.ipynb #adf097cd
 def _content(path):
     "The sha256 of the file at `path`; `path` itself where there is none."
     file = Path(path).expanduser()

@@ -115,7 +115,7 @@ def left(entries, at_once):
     took = [r.took for r in entries if r.took]
     usual = lambda r: 0 if r.expected == 0 else max(r.expected or 0, sum(took) / len(took) if took else 0)  # 0: an ensemble
     now, todo = time.monotonic(), [r for r in entries if r.state in ('waiting', 'running')]
-    if not todo or not all(r.expected == 0 or usual(r) or r.progress for r in todo): return None
+    if not todo or any(r.expected is None and not took and not r.progress for r in todo): return None
     def rest(r):
         if r.state == 'waiting': return usual(r)
         if r.progress and r.progress[0]: return (now - r.began) * (r.progress[1] - r.progress[0]) / r.progress[0]

@@ -340,12 +340,13 @@ class Keeper(keras.callbacks.Callback):
             raise MarsError(f'epoch {epoch + 1}: the loss is {logs["loss"]}. Lower lr or clip gradients (optimizer_args: {{clipnorm: 1}})')
         if self.adaptive: logs |= {f'weight_{k}': float(w) for k, w in enumerate(np.asarray(self.model.class_weights)) if k}
         self.history.append({'epoch': epoch + 1, **logs, 'seconds': self.trained})
-        if best_epoch(self.history, self.monitor) == epoch: self.best[:] = self.model.judged.get_weights()
+        kept = best_epoch(self.history, self.monitor)
+        if kept == epoch: self.best[:] = self.model.judged.get_weights()
         self.model.stop_training = done = not _unfinished(self.history, self.epochs, self.stop)
         if self.path and (done or time.monotonic() - self.saved > self.every):
             save_state(self.path, self.model, self.history, self.best)
             self.saved = time.monotonic()
-        now, best = (h[self.monitor] for h in (self.history[-1], self.history[best_epoch(self.history, self.monitor)]))
+        now, best = (h[self.monitor] for h in (self.history[-1], self.history[kept]))
         figure = '' if self.monitor == 'loss' else f", {self.monitor.replace('_', ' ')} {now:.3f}"
         self.bar.set_postfix_str(f"loss {logs['loss']:.3f}{figure}, best {best:.3f}")  # `sweep.progress` reads what follows "best"
         self.bar.update()
