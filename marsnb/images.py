@@ -101,7 +101,7 @@ def hidden(masks, shape):
     `shape`: uint8, 0 or 1. Raises `MarsError` where a mask has another shape than its image."""
     out = np.zeros(shape, np.uint8)
     for path in masks:
-        m = np.uint8(picture(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH) > 0)
+        m = np.uint8((picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) > 0).any(-1))
         if not same_aspect(shape, m.shape):
             raise MarsError(f'{path.name}: {m.shape[1]} x {m.shape[0]}, another shape than its image, {shape[1]} x {shape[0]}')
         np.maximum(out, m if m.shape == shape else cv2.resize(m, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT), out=out)
@@ -207,9 +207,10 @@ def outputs(files, out, rows):
 # %% ../nbs/09b_images.ipynb #2e99de55
 def unlike_frame(path, scale=None):
     "What speaks against the picture at `path` being a whole frame, which it is taken for without a `scale`, in a line; empty where nothing does."
-    wide, high = imagesize.get(str(path))
+    try: wide, high = imagesize.get(str(path))
+    except (OSError, ValueError): return ''  # `map_image` will say what is wrong with it
     taken = f'{path}: {wide} x {high} pixels are taken for a whole frame, {TILE[1]} pixels wide to the network'
-    if scale or wide < 1 or wide >= TILE[1] and .8 <= wide / high <= 2.2: return ''
+    if scale or min(wide, high) < 1 or wide >= TILE[1] and .8 <= wide / high <= 2.2: return ''
     return taken + ('; of a panorama or a crop, say with --scale how many of those there are per pixel of the picture' if wide >= TILE[1]
         else ', which never saw so few enlarged')
 
@@ -238,19 +239,31 @@ def map_images(net, files, out, masks=None, keep=False, **how):
     """Map the images `files` into the folder `out`: the outputs of `save` for each, and areas.csv for all that were ever mapped into
     it. `masks` holds the paths of each file's masks, `how` goes to `map_image`. Yields after each (file, name of its outputs, None) or,
     where it cannot be mapped, (file, None, what is wrong). Raises `MarsError` before anything is done where `out` is not for us."""
-    out, rows = Path(out), earlier(out)
-    names = outputs(files, out, rows)
-    for f in files:
-        try: p, codes, counts, fig = map_image(net, f, masks=masks[f] if masks else (), **how)
-        except (MarsError, OSError, MemoryError, cv2.error) as e:
-            yield f, None, f'{f}: ' + ' '.join(str(e).split()).removeprefix(f'{f.name}: ')
-            continue
-        key, name = names[f]
-        rows = [r for r in rows if r[0] != key] + [(key, name, *r) for r in areas(counts)]
-        # first, so that what follows is known as ours
-        with atomic(out/'areas.csv') as t, open(t, 'w', newline='', encoding='utf-8') as table: csv.writer(table).writerows([COLUMNS, *rows])
-        save(out/name, p, codes, fig, keep)
-        yield f, name, None
+    table, rows, again = Path(out)/'areas.csv', earlier(out), {}
+    names, known = outputs(files, out, rows), {r[0] for r in rows}
+    try:
+        for f in files:
+            try: p, codes, counts, fig = map_image(net, f, masks=masks[f] if masks else (), **how)
+            except (MarsError, OSError, MemoryError, cv2.error) as e:
+                yield f, None, f'{f}: ' + ' '.join(str(e).split()).removeprefix(f'{f.name}: ')
+                continue
+            key, name = names[f]
+            own = [(key, name, *r) for r in areas(counts)]
+            if key in known: again[key] = own
+            else: _append(table, own); known.add(key)  # first, so that what follows is known as ours
+            save(Path(out)/name, p, codes, fig, keep)
+            yield f, name, None
+    finally:
+        if again: _replace(table, again)
+
+def _append(table, rows):
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with open(table, 'a', newline='', encoding='utf-8') as t: csv.writer(t).writerows(rows if t.tell() else [COLUMNS, *rows])
+
+def _replace(table, again):
+    "Put the rows of `again`, by their file, in the place of those that the `table` has."
+    kept = [r for r in earlier(table.parent) if r[0] not in again]
+    with atomic(table) as t, open(t, 'w', newline='', encoding='utf-8') as new: csv.writer(new).writerows([COLUMNS, *kept, *sum(again.values(), [])])
 
 # %% ../nbs/09b_images.ipynb #7feeafe0
 FLAGSHIP = ROOT/'marsnb'/'weights'/'flagship.keras'

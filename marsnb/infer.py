@@ -171,11 +171,11 @@ def thresholded(net, t):
 def pseudo_labels(net, images, drop=.2, background=False):
     """Masks uint8 (n, h, w) that `net` gives to `images`, with the least sure share `drop`
     of the pixels of each class left unlabelled; background is only given where allowed."""
-    out, sure = np.empty(images.shape, np.uint8), np.empty(images.shape, np.float16)
+    out, doubt = np.empty(images.shape, np.uint8), np.empty(images.shape, np.float32)
     for i, logits in enumerate(_each(net, images)):
         p = np.asarray(ops.softmax(logits if background else logits[..., 1:]))
-        out[i], sure[i] = p.argmax(-1) + (not background), p.max(-1)
-    for k in np.unique(out): out[(out == k) & (sure < np.quantile(sure[out == k].astype(np.float32), drop))] = 0
+        out[i], doubt[i] = p.argmax(-1) + (not background), np.sort(p, -1)[..., :-1].sum(-1)  # 1 - p.max() would be 0 for all that are very sure
+    for k in np.unique(out): out[(out == k) & (doubt > np.quantile(doubt[out == k], 1 - drop))] = 0
     return out
 
 # %% ../nbs/09a_infer.ipynb #07b871fe
