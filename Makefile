@@ -2,7 +2,7 @@
 PYTHON ?= python3
 V := .venv/bin
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
-PROFILE ?= quick
+PROFILE ?=
 SWEEP ?=
 export MARSNB_DATA
 
@@ -25,8 +25,8 @@ hooks:                   ## nbdev's git hooks, for this clone alone: notebooks a
 	hook=$$(git rev-parse --git-path hooks)/post-merge; mkdir -p "$${hook%/*}"; \
 	test -e "$$hook" || { printf '#!/bin/sh\ntest ! -x $(V)/nbdev_trust || $(V)/nbdev_trust\n' > "$$hook" && chmod +x "$$hook"; }
 
-report: setup            ## run SWEEP (default: a quick row of each team) in PROFILE, then build the report: book/_build/html/index.html
-	$(V)/marsnb report --profile $(PROFILE) $(SWEEP)
+report: setup            ## run SWEEP (default: a row of each team) in PROFILE (default: what SWEEP says, else quick), then build the report: book/_build/html/index.html
+	$(V)/marsnb report $(if $(PROFILE),--profile $(PROFILE)) $(SWEEP)
 
 book: setup              ## build the report from the records that are there
 	$(V)/marsnb book
@@ -46,5 +46,5 @@ bench: setup             ## speed and memory as ratios, measured side by side
 lock:                    ## write requirements.lock anew from what is installed here
 	$(V)/python -m pip freeze --all --exclude-editable --exclude marsnb --exclude pip | LC_ALL=C sort -f > requirements.lock
 
-clean:
-	rm -rf .venv runs book/_build build *.egg-info
+clean:                   ## away with what `make` makes again; trained networks, in runs/, stay
+	rm -rf .venv book/_build build *.egg-info

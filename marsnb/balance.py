@@ -79,6 +79,7 @@ def mixed(images, masks, ids, seed=0, most=None, *, augment, n):
     `augment` with tiles that hold big rock. Raises `MarsError` where none does."""
     rocky, r = ids[(masks[ids] == BIG_ROCK).any((1, 2))], rng(seed, 'mixed')
     if not len(rocky): raise MarsError('mixed: no training tile holds big rock; there is nothing to mix in')
+    if n < 1: raise MarsError(f'mixed: n must be at least 1, not {n}')
     k = -(-n // (BATCH - DONORS))
     pairs = np.concatenate([r.choice(ids, (k, BATCH - DONORS)), r.choice(rocky, (k, DONORS))], 1).ravel()
     out = compiled(pipeline(augment, seed), images.shape[1:]).predict([images[pairs, ..., None], masks[pairs]], batch_size=BATCH, verbose=0)

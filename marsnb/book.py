@@ -23,7 +23,7 @@ from IPython.core.formatters import DisplayFormatter
 from IPython.display import Markdown
 from sphinx import addnodes
 
-from . import bench, core, evaluate, findings, metrics, recipes, report, runs, verdicts
+from . import bench, core, data, evaluate, findings, metrics, recipes, report, runs, verdicts
 from .core import ROOT, atomic
 from .report import place, plain, slug
 
@@ -179,7 +179,7 @@ def toc(findings, teams, others, chapters):
     return {'format': 'jb-book', 'root': 'index', 'parts': parts}
 
 # %% ../nbs/12c_book.ipynb #4333d929
-CODE = [Path(m.__file__) for m in (bench, core, evaluate, findings, metrics, recipes, report, verdicts)] + [ROOT/'marsnb'/'book.py']
+CODE = [Path(m.__file__) for m in (bench, core, data, evaluate, findings, metrics, recipes, report, runs, verdicts)] + [ROOT/'marsnb'/'book.py']
 
 def stamp(source):
     "What tells whether the data file `source` or the groups beside it are others than before: its name, and size and time of each."

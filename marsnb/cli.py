@@ -105,8 +105,8 @@ def train(recipe, profile, seed, data, again):
             done = None if again else plan.done(r, sha256)
             if not done: page.run(r, sys.stderr, again=again)
         record, remark = runs.read(runs.folder(r)), '; done before' if done else ''
-        if done and record['environment'].get('code', runs.code()) != runs.code():
-            remark += ', with other code of networks, losses or training than today\'s: --again trains it anew'
+        if done and record['environment'].get('code', runs.CODE) != runs.CODE:
+            remark += ', with other code than today\'s: --again trains it anew'
         val, test = (record['result'][p] for p in ('val', 'test'))
         click.echo(f'{runs.folder(r)}: test miou {test["miou"]:.4f}, score {test["score"]:.4f}; val miou {val["miou"]:.4f}{remark}')
 
@@ -138,7 +138,7 @@ def reproduce(record, data, tolerance):
     show_unlike('figures', runs.unlike(before['result'], after['result']))
     same = runs.repeats(before, after, tolerance)
     exactly = runs.surroundings(before) == runs.surroundings(after)
-    click.echo(f'{home}: ' + ('the same' if same else 'NOT the same') + (', to the bit' if exactly else f', within {tolerance:g} of mean IoU and accuracy'))
+    click.echo(f'{home}: ' + ('the same' if same else 'NOT the same') + (', to the bit' if exactly else f' within {tolerance:g} of mean IoU and accuracy'))
     sys.exit(0 if same else 1)
 
 def show_unlike(what, rows, most=12):

@@ -277,6 +277,6 @@ def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
     with warnings.catch_warnings():  # fewer rocky tiles than folds is nothing to warn of
         warnings.simplefilter('ignore', UserWarning)
         cut = [np.sort(ids[t]) for _, t in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(ids, big, groups)]
-    order = np.roll(np.arange(folds), -seed * (n_val + n_test))  # the next seed's val and test are folds that this one trains on
+    order = np.roll(np.arange(folds), -seed * (n_val + n_test))  # so that the large groups take turns in being tested
     join = lambda which: np.sort(np.concatenate([cut[k] for k in which]))
     return Parts(join(order[n_val + n_test:]), join(order[:n_val]), join(order[n_val:n_val + n_test]))

@@ -63,7 +63,9 @@ def shifts(pixels=4):
     return [(roll(n), roll(-n)) for n in (-pixels, pixels)]
 
 def scales(factors=(1.25, 1.5)):
-    "Views: smaller by `factors`, with mirrored surroundings, so that the size a network was built for stays."
+    """Views: smaller by `factors`, with mirrored surroundings, so that the size a network was
+    built for stays. Raises `MarsError` where a factor is not from 1 to 2."""
+    if not all(1 <= f <= 2 for f in factors): raise MarsError(f'scales: factors must be from 1 to 2, not {list(factors)}')
     def view(f):
         margin = lambda x: [round(n * (f - 1) / 2) for n in x.shape[1:3]]
         def there(x):

@@ -109,7 +109,10 @@ def plan(names, profile='', seeds=(), **fixed):
             raise MarsError(f'{name}: {size:,} runs are too many; at most {MAX_RUNS:,}')
         said = {p: dataclasses.asdict(recipes.load(p)) for p in sweep.recipes}
         for seed, p, more in itertools.product(each, sweep.recipes, sweep.overrides):
-            for r in _with_members(recipes.make(said[p] | more | given | seed | fixed, f'{name}: {p}')):
+            made = recipes.make(said[p] | more | given | seed | fixed, f'{name}: {p}')
+            if not recipes.trains(made) and (idle := [k for k in more if k not in recipes.OF_ENSEMBLES]):
+                raise MarsError(f'{name}: {p} is an ensemble, of which {idle[0]} says nothing; change its members instead, or leave it out')
+            for r in _with_members(made):
                 if (there := found.setdefault(runs.folder(r), r)).data != r.data:
                     raise MarsError(f'{name}: {name_of(r)} on {there.data or "the usual data"} and on {r.data or "the usual data"} would lie in one folder, '
                         f'{runs.folder(r)}; name the files otherwise: what stands before the first _ or - counts')

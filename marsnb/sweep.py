@@ -7,7 +7,7 @@ __all__ = ['SETTINGS', 'cores', 'side_by_side', 'local', 'client', 'progress', '
            'sweep']
 
 # %% ../nbs/11d_sweep.ipynb #4471023a
-import contextlib, logging, multiprocessing, os, re, signal, time, uuid
+import contextlib, dataclasses, logging, multiprocessing, os, re, signal, time, uuid
 from types import SimpleNamespace
 
 from . import page, plan, recipes, runs
@@ -101,9 +101,10 @@ def _share(gpus, name, devices=1):
 # %% ../nbs/11d_sweep.ipynb #d4237027
 def board(todo):
     "The runs of the recipes `todo`: each with its state, waiting, done or, where its record is broken, failed, and what is known of it."
+    todo = [dataclasses.replace(r, **recipes.files(r)) for r in todo]  # workers elsewhere have other folders to start from
     expected, sums = plan.seconds(todo), plan.fingerprints(todo)
     return [SimpleNamespace(recipe=r, home=str(runs.folder(r)), lock=str(runs.workshop(r)/'lock'), name=plan.called(r), sha256=s, expected=e, began=None,
-        took=None, progress=None, reason='', **_state(r, s)) for r, s, e in zip(todo, sums, expected)]
+        took=None, first=None, progress=None, reason='', **_state(r, s)) for r, s, e in zip(todo, sums, expected)]
 
 def _state(recipe, sha256):
     try: record = plan.done(recipe, sha256)
@@ -118,7 +119,7 @@ def left(entries, at_once):
     if not todo or any(r.expected is None and not took and not r.progress for r in todo): return None
     def rest(r):
         if r.state == 'waiting': return usual(r)
-        if r.progress and r.progress[0]: return (now - r.began) * (r.progress[1] - r.progress[0]) / r.progress[0]
+        if r.progress and r.progress[0] > r.first: return (now - r.began) * (r.progress[1] - r.progress[0]) / (r.progress[0] - r.first)
         return max(usual(r) - (now - r.began), 0)
     return sum(map(rest, todo)) / max(min(at_once, len(todo)), 1)
 
@@ -176,6 +177,7 @@ def _hear(run, said, event):
     "Note on the board what a worker said of `run`."
     if run.state not in ('waiting', 'running'): return  # said before it ended, heard after
     new, run.state, run.progress = run.state == 'waiting', 'running', said.get('progress', run.progress)
+    if run.first is None and run.progress: run.first = run.progress[0] - 1
     run.began = run.began or time.monotonic()
     if new and not run.reason: event(run)  # once, however often another process is found at it
 

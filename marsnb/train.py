@@ -39,17 +39,19 @@ def order(ids, epochs, batch, seed, size=None):
 
 # %% ../nbs/09_train.ipynb #22e21542
 class Confusion(keras.metrics.Metric):
-    "A Keras metric that adds up the confusion matrix on the device; its result are the figures of `SUMMARY` and `iou_<k>`, by name."
+    """A Keras metric that adds up the confusion matrix on the device; its result are the figures of
+    `SUMMARY` and `iou_<k>`, by name. Without `background` that class is never what is predicted."""
 
-    def __init__(self, n_classes=N_CLASSES, name='confusion', **kwargs):
+    def __init__(self, n_classes=N_CLASSES, background=True, name='confusion', **kwargs):
         super().__init__(name=name, **kwargs)
-        self.n_classes = n_classes
+        self.n_classes, self.first = n_classes, 0 if background else 1
         self.matrix = self.add_variable((n_classes, n_classes), 'zeros', dtype='int32', name='matrix')
 
     def update_state(self, y, logits, sample_weight=None):
         "Count `y` (integers, any shape) against the greatest of `logits` (..., n_classes)."
         one_hot = lambda k: ops.one_hot(ops.reshape(k, (-1,)), self.n_classes, dtype='float32')  # a product compiles everywhere, bincount does not
-        self.matrix.assign_add(ops.cast(ops.matmul(ops.transpose(one_hot(ops.cast(y, 'int32'))), one_hot(ops.argmax(logits, -1))), 'int32'))
+        predicted = self.first + ops.argmax(logits[..., self.first:], -1)
+        self.matrix.assign_add(ops.cast(ops.matmul(ops.transpose(one_hot(ops.cast(y, 'int32'))), one_hot(predicted)), 'int32'))
 
     def result(self):
         cm = ops.cast(self.matrix, 'float32')
@@ -84,11 +86,13 @@ def room():
 class Resident(keras.Model):
     """Trains `net` on `images` and `masks` (uint8, (n, h, w)) kept on the device, or `streamed` to it where they would take more than
     half of what is free there; `augment` maps a dict of images and segmentation_masks. `ema`: momentum of the running mean of the weights
-    (0: none), which then is the network that is judged. `class_weights`: the variable that `loss` reads them from, if they change."""
+    (0: none), which then is the network that is judged. `class_weights`: the variable that `loss` reads them from, if they change.
+    `background`: whether that class counts as predicted where it is the likeliest."""
 
-    def __init__(self, net, images, masks, loss, augment=None, ema=0., class_weights=None):
+    def __init__(self, net, images, masks, loss, augment=None, ema=0., class_weights=None, background=True):
         super().__init__(name='resident')
-        self.net, self.loss_function, self.augment, self.ema, self.class_weights, self.confusion = net, loss, augment, ema, class_weights, Confusion()
+        self.net, self.loss_function, self.augment, self.ema, self.class_weights = net, loss, augment, ema, class_weights
+        self.confusion = Confusion(background=background)
         size, free = images.nbytes + masks.nbytes, room()
         self.streamed, self.batch = size > free / 2, -1
         if self.streamed:
@@ -383,7 +387,7 @@ def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimi
         if _unfinished(history, epochs, stop):
             model.fit(model.feed(rows[len(history):].ravel(), batch), batch_size=batch, epochs=epochs, initial_epoch=len(history), steps_per_epoch=steps,
                 shuffle=False,
-                      validation_data=(model.feed(val, many),), validation_batch_size=many, verbose=0, callbacks=[keeper, *callbacks])
+                      validation_data=(model.feed(val, many),), validation_batch_size=many, verbose=0, callbacks=[*callbacks, keeper])
     model.net.set_weights(best)
     return history
 
@@ -405,6 +409,7 @@ def _steady(reduce, schedule):
 
 def _optimizer(name, rate, args):
     "The optimizer `name`, `Muon` or one that Keras knows, with the learning rate `rate`, a number or a schedule, and its other arguments `args`."
+    if 'learning_rate' in args: raise MarsError('optimizer_args: learning_rate is what lr and schedule say; set those')
     try: return Muon(rate, **args) if name.lower() == 'muon' else keras.optimizers.get({'class_name': name, 'config': {'learning_rate': rate, **args}})
     except (ValueError, TypeError) as e: raise MarsError(f'optimizer {name!r:.40} with {args!r:.80}: {" ".join(str(e).split())[:160]}') from None
 
@@ -441,7 +446,8 @@ class Pictures(keras.callbacks.Callback):
         before = dict(np.load(self.path)) if os.path.exists(self.path) else {}
         x = np.asarray(self.model.images)[self.ids, ..., None] / np.float32(255)
         seen = {'tiles': self.ids} | {e: masks for e, masks in before.items() if e != 'tiles' and int(e) <= epoch}
-        seen[str(epoch + 1)] = np.argmax(np.asarray(main(self.model.judged(x, training=False))), -1).astype(np.uint8)
+        first = self.model.confusion.first  # of the classes that may be predicted
+        seen[str(epoch + 1)] = np.uint8(first + np.argmax(np.asarray(main(self.model.judged(x, training=False)))[..., first:], -1))
         with atomic(self.path) as t, open(t, 'wb') as f: np.savez_compressed(f, **seen)
 
 def plot_pictures(images, masks, seen):
