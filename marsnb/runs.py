@@ -9,7 +9,7 @@ __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNITS', 'TRAINS', 'CODE', 'UNLABELLED
            'portable', 'writable', 'leave_out_masks', 'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
-import contextlib, dataclasses, functools, hashlib, json, math, os, platform, shutil, subprocess, zipfile
+import contextlib, dataclasses, hashlib, json, math, os, platform, shutil, subprocess, zipfile
 from importlib import metadata, util
 from pathlib import Path
 
