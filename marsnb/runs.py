@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'BOOK_RUNS', 'FORMAT', 'UNITS', 'TRAINS', 'CODE', 'UNLABELLED', 'suite', 'place', 'folder', 'workshop',
-           'device', 'environment', 'read', 'finished', 'is_of', 'left', 'signed', 'resident', 'trained', 'keeping',
-           'pretrained', 'begun', 'combined', 'labeller', 'with_pseudo_labels', 'as_measured', 'measured', 'execute',
-           'portable', 'writable', 'leave_out_masks', 'surroundings', 'unlike', 'repeats']
+           'device', 'environment', 'read', 'finished', 'is_of', 'left', 'signed', 'trainer', 'train_network',
+           'keeping', 'pretrain', 'initialise', 'combine', 'labeller', 'with_pseudo_labels', 'as_measured', 'measure',
+           'execute', 'portable', 'writable', 'leave_out_masks', 'surroundings', 'unlike', 'repeats']
 
 # %% ../nbs/11a_runs.ipynb #3ec2a310
 import contextlib, dataclasses, hashlib, json, math, os, platform, shutil, subprocess, zipfile
@@ -142,7 +142,7 @@ def signed(record, network):
 def _sha256(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 # %% ../nbs/11a_runs.ipynb #dcae6a43
-def resident(recipe, ready, net):
+def trainer(recipe, ready, net):
     "The network `net` of `recipe` as the model that trains it on the tiles of `ready`."
     import keras
     from marsnb import augment, train
@@ -153,15 +153,15 @@ def resident(recipe, ready, net):
     strong = augment.pipeline(recipe.consistency.get('augment', {}), recipe.seed + 1)
     return train.Consistent(unlabelled=ready.tiles.unlabelled, strong=strong, **about, **{k: v for k, v in recipe.consistency.items() if k != 'augment'})
 
-def trained(recipe, ready):
+def train_network(recipe, ready):
     """The network of `recipe` with its best weights, its history, and the seconds and tile passes
     that all took. Goes on where it was interrupted; a finished training is read from its state."""
     from marsnb import train
     writable(workshop(recipe))
     epochs = recipes.epochs(recipe, len(ready.parts.train))
     with train.spread(recipe.devices):
-        net, before = begun(recipe, ready)
-        model = resident(recipe, ready, net)
+        net, before = initialise(recipe, ready)
+        model = trainer(recipe, ready, net)
         history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, monitor=recipe.monitor, reduce=recipe.reduce,
             stop=recipe.stop, adaptive=recipe.adaptive or None,
                             path=_state(recipe, ready), callbacks=_callbacks(recipe, ready, epochs), **_settings(recipe))
@@ -211,7 +211,7 @@ def _callbacks(recipe, ready, epochs):
     return [*pictures, keras.callbacks.TensorBoard(work/'tensorboard', write_graph=False)]
 
 # %% ../nbs/11a_runs.ipynb #a1b10354
-def pretrained(recipe, ready):
+def pretrain(recipe, ready):
     """The network of `recipe` with one output a pixel, the grey level (0..1), after it has
     learned to restore hidden parts of training and unlabelled tiles, and its history."""
     import keras
@@ -228,10 +228,10 @@ def pretrained(recipe, ready):
         path=place/_state(recipe, ready).name, **_settings(recipe))
     return model.net, history
 
-def begun(recipe, ready):
+def initialise(recipe, ready):
     "The network of `recipe` as its training begins, and the history of its pre-training."
     from marsnb import train
-    first, history = pretrained(recipe, ready) if recipe.pretrain else (None, [])
+    first, history = pretrain(recipe, ready) if recipe.pretrain else (None, [])
     train.deterministic(recipe.seed)
     net = recipes.build(recipe)
     for new, old in zip(net.weights, first.weights if first else ()):
@@ -239,7 +239,7 @@ def begun(recipe, ready):
     return net, history
 
 # %% ../nbs/11a_runs.ipynb #bef0ab12
-def combined(recipe, ready):
+def combine(recipe, ready):
     """The ensemble of the members of `recipe`, what a record says of them, and the seconds and
     tile passes they took. Weights that the recipe does not give are found on validation tiles."""
     from marsnb import ensemble, infer
@@ -274,9 +274,9 @@ def _with_network(recipe, tiles):
 def labeller(recipe, ready):
     """The network that labels unlabelled tiles for `recipe`, what a record says of it, and the seconds
     and tile passes it took: the ensemble of its members, or one trained without such tiles."""
-    if recipe.members: return combined(recipe, ready)
+    if recipe.members: return combine(recipe, ready)
     first = dataclasses.replace(recipe, pseudo={}, epochs=recipes.epochs(recipe, len(ready.parts.train)), out=str(workshop(recipe)/'first'))
-    net, _, spent = trained(first, ready)
+    net, _, spent = train_network(first, ready)
     return net, {}, spent
 
 def with_pseudo_labels(recipe, ready):
@@ -325,7 +325,7 @@ def _found(recipe, ready, net):
     if recipe.thresholds: found['thresholds'] = infer.thresholds(as_measured(net, recipe, found), *val, recipe.predict_background).tolist()
     return found
 
-def measured(recipe, ready, net):
+def measure(recipe, ready, net):
     """What `net` with the views, temperature, thresholds and post-processing of `recipe` says: the figures of val and test tiles; what
     is kept of each test tile; and, of seed 0 alone, the masks of test tiles among that, and those of the first `UNLABELLED` unlabelled tiles."""
     from marsnb import evaluate, infer
@@ -356,10 +356,10 @@ def execute(recipe, ready):
             f'the first _ or - counts), or remove that record')
     if recipes.trains(recipe):
         more, about, before = with_pseudo_labels(recipe, ready) if recipe.pseudo else (ready, {}, [0, 0])
-        net, history, spent = trained(recipe, more)
+        net, history, spent = train_network(recipe, more)
         spent = [a + b for a, b in zip(before, spent)]
-    else: (net, about, spent), history = combined(recipe, ready), []
-    figures, test, unlabelled = measured(recipe, ready, net)
+    else: (net, about, spent), history = combine(recipe, ready), []
+    figures, test, unlabelled = measure(recipe, ready, net)
     from marsnb.train import best_epoch
     result = figures | {'epochs': len(history), 'best_epoch': best_epoch(history, recipe.monitor) + 1 if history else 0}
     record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe),
