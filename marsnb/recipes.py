@@ -390,18 +390,21 @@ OF_ENSEMBLES = {'team', 'row', 'note', 'data', 'clean', 'seed', 'split', 'val', 
 def members(recipe, above=()):
     """The recipes of the members of the ensemble `recipe`: same data, split, profile and place, and its `epochs` and `width`
     where it says them and has no use for them itself. Raises `MarsError` where one is missing, there twice, or contains itself."""
-    out, said = [], {} if trains(recipe) else {k: v for k in ('epochs', 'width') if (v := getattr(recipe, k))}
+    same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out', 'val', 'test')}
+    if not trains(recipe): same |= {k: v for k in ('epochs', 'width') if (v := getattr(recipe, k))}
+    out, split = [], _split(recipe)
     for entry in recipe.members:
         entry = entry if isinstance(entry, dict) else {'recipe': entry}
         name = str(entry.get('recipe'))
         if set(entry) - {'recipe', 'seed'} or not re.fullmatch(r'[a-z0-9_]+/[a-z0-9_]+', name):
             raise MarsError(f'members: {entry!r:.80}; write team/row or {{recipe: team/row, seed: 1}}')
         if name in above: raise MarsError(f'members: {name} is a member of itself')
-        same = {k: getattr(recipe, k) for k in ('data', 'profile', 'out', 'val', 'test')} | {'seed': entry.get('seed', recipe.seed),
-            'split': _split(recipe)} | said
-        out.append(make(dataclasses.asdict(load(RECIPES/f'{name}.yml')) | same | ({'split': -1} if same['seed'] == same['split'] else {}), name))
-        members(out[-1], (*above, name))
-        if out.count(out[-1]) > 1: raise MarsError(f'members: {name} with seed {out[-1].seed} is there twice; give each a seed of its own')
+        seed = entry.get('seed', recipe.seed)
+        own = {'seed': seed, 'split': -1 if seed == split else split}
+        member = make(dataclasses.asdict(load(RECIPES/f'{name}.yml')) | same | own, name)
+        members(member, (*above, name))
+        if member in out: raise MarsError(f'members: {name} with seed {seed} is there twice; give each a seed of its own')
+        out.append(member)
     return out
 
 # %% ../nbs/11_recipes.ipynb #ad242d38
@@ -447,11 +450,7 @@ def _check_training(recipe):
     its network, is not known or does not work on an empty tile: before hours are spent."""
     from marsnb import augment, losses, train
     _within(recipe)
-    empty = np.zeros((1, *TILE, 1), np.float32)
-    with _in_a_line('tta'):
-        for there, back in views(recipe): back(there(empty))
-    with _in_a_line('post'):
-        for f in post(recipe): f(np.zeros((1, *TILE), np.uint8))
+    _check_use(recipe)
     precision(recipe), pretraining(recipe), pseudo(recipe)
     if not trains(recipe): return
     with _in_a_line('losses'): value = loss(recipe)(np.ones((1, *TILE), np.uint8), np.zeros((1, *TILE, N_CLASSES), np.float32))
@@ -460,6 +459,19 @@ def _check_training(recipe):
     if recipe.weights_from: pick(losses.FROM_MASKS, recipe.weights_from, 'weights_from')
     for key in 'consistency', 'pretrain':
         with _in_a_line(key): augment.pipeline(getattr(recipe, key).get('augment', {}), recipe.seed)
+    _check_course(recipe)
+    _check_consistency(recipe)
+
+def _check_use(recipe):
+    "Raises `MarsError` where what is done with the network of `recipe` does not work on an empty tile."
+    with _in_a_line('tta'):
+        for there, back in views(recipe): back(there(np.zeros((1, *TILE, 1), np.float32)))
+    with _in_a_line('post'):
+        for f in post(recipe): f(np.zeros((1, *TILE), np.uint8))
+
+def _check_course(recipe):
+    "Raises `MarsError` where `recipe` goes by a figure that is not known, or has its learning rate or class weights follow it in a way that is not."
+    from marsnb import losses, train
     for what in _monitors(recipe):
         if what not in train.MONITORS: raise MarsError(f'monitor: unknown figure {what!r:.60}; did you mean {nearest(str(what), train.MONITORS)}?')
     schedule = pick(train.SCHEDULES, recipe.schedule, 'schedule')
@@ -471,6 +483,9 @@ def _check_training(recipe):
             if k != 'monitor' and type(v) not in (int, float): raise MarsError(f'{key}: {k} must be a number, not {v!r:.60}')
             if (k in ('patience', 'cycles') or (key, k) == ('adaptive', 'alpha')) and v <= 0: raise MarsError(f'{key}: {k} must be above 0, not {v!r:.60}')
     train._steady(recipe.reduce, schedule)
+
+def _check_consistency(recipe):
+    "Raises `MarsError` where `consistency` of `recipe` holds what is not known."
     if unknown := set(recipe.consistency) - {'augment', 'weight', 'confidence'}:
         raise MarsError(f'consistency: augment, weight and confidence are known, not {min(unknown)!r:.60}')
     for k, top in (('weight', math.inf), ('confidence', 1)):
