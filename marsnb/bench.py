@@ -98,7 +98,7 @@ def plot(tables):
 
 # %% ../nbs/21_speed.ipynb #df097c52
 def course_file(path, n=2615, m=3943):
-    "Write a file of the course's layout and size, float64, with noise for pictures: for measurements where no data is at hand."
+    "Write a file of the course's layout, float64, with noise for pictures: for measurements where no data is at hand."
     images = rng(0, 'bench').integers(0, 16, (n + m, *TILE), np.uint8) * 8
     np.savez_compressed(path, training_set=np.stack([images[:n], images[:n] // 32], 1).astype(float), test_set=images[n:].astype(float))
 

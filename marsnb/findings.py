@@ -100,7 +100,7 @@ def ladder(rows, records):
     gaps = [d or verdicts.Difference(np.nan, np.nan, np.nan, 0, None) for d in to_best(rows, records)]
     value, low, high = ([getattr(d, k) for d in gaps] for k in ('value', 'low', 'high'))
     shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, '95 %': [span(*i) for i in zip(rows.low, rows.high)], 'to the best': value,
-        '95 % of that': [span(*i, '{:+.3f}') for i in zip(low, high)], 'seeds': rows.seeds}
+        'its 95 %': [span(*i, '{:+.3f}') for i in zip(low, high)], 'seeds': rows.seeds}
                          | {c: rows[c] for c in CLASSES[1:]} | {'score': rows.score} | ({'mean of seeds': rows['mean']} if rows.seeds.max() > 1 else {})
                          | {'parameters': rows.parameters, 'minutes': rows.minutes})
     return tidy(shown, minutes='{:.1f}', **{'to the best': '{:+.3f}'})
@@ -242,7 +242,7 @@ def remark(records, reported, team):
     if 'measured' in shown and not ((records.team == team) & (records.row == BASELINES.get(team))).any():
         said += [f'The baseline, *{base}*, is not measured yet.']
     if 'measured' in shown:
-        said += ['What was measured is that of all test tiles of a row\'s seeds together, with the 95 % interval over rover stops'
+        said += ['Measured figures are those of the test tiles of all of a row\'s seeds together, with the 95 % interval over rover stops'
             + (' and seeds.' if records[records.team == team].seed.nunique() > 1 else '; the luck of the one training is not in it.')]
     else: said += ['None of these rows is measured yet.']
     if 'on val' in shown: said += ['Where the team reported validation, that of validation stands beside it (*on val*).']
@@ -657,7 +657,7 @@ def lead(rows, records):
     share = on_top(rows, records)
     return (f' On the tiles of the {d.seeds if d.seeds > 1 else "one"} seed{"s" * (d.seeds > 1)} that both have it is {abs(d.value):.3f} '
         f'{"below" if d.value > 0 else "above"} the second best, {_link(rows.iloc[1], records)} (95 %: {span(-d.high, -d.low, "{:+.3f}")})'
-        + ('.' if np.isnan(share) else f'; above every other one it stands in {share:.0%} of the resamples.'))
+        + ('.' if np.isnan(share) else f'; it is above all others in {share:.0%} of the [resamples](method).'))
 
 NONE = .001  # an IoU below this is next to none
 
@@ -684,7 +684,7 @@ def first_of(rows, records, of=''):
     best, theirs, ahead = rows.iloc[0], rows[rows.team.isin(BASELINES)], lead(rows, records)
     sure = ahead and on_top(rows, records) >= verdicts.SURE
     said = f'{plain(title(best.team, best.row))} is the best' if sure else 'No system is clearly the best'
-    said = f'**{said}{of}.** Of {len(rows)}, the first on test tiles is {_called(best, records)}.{ahead}'
+    said = f'**{said}{of}.** Of {len(rows)} rows, the first on test tiles is {_called(best, records)}.{ahead}'
     if best.team not in BASELINES and len(theirs):
         which = 'The only one by a team' if len(theirs) == 1 else f'The first of the {len(theirs)} by the teams'
         said += f' {which} is {_called(theirs.iloc[0], records)}.'

@@ -50,8 +50,8 @@ def describe(suite):
     "A sentence on the data of `suite` (or of its first word alone), to stand wherever its figures stand."
     data, _, profile = suite.partition('-')
     what = {'synthetic': 'Made-up terrain of the same layout as the course\'s file: it shows that everything works, not how well a system does on Mars.',
-            'ai4mars': 'Real terrain (AI4Mars), in place of the course\'s file, which is not published: the figures compare systems trained here and are no '
-            'leaderboard scores.',
+            'ai4mars': 'Real terrain: a sample of AI4Mars with planted outliers like those of the course\'s file, which is not published. The figures compare '
+            'systems trained here and are no leaderboard scores.',
             'mars': 'The course\'s own file.'}.get(data, f'The data file {data}.')
     return ' '.join(filter(None, (what, afforded(profile), 'That is far too short to judge by.' if profile == 'quick' else '')))
 
@@ -175,14 +175,17 @@ def changed(record, base):
     """What was trained otherwise in `record` than in the record `base`: {field, or field
     and key: (new, old)}; widths are those of the networks, not those that were written."""
     new, old = (_flat({**vars(recipes.Recipe()), **as_trained(r['recipe'])}) for r in (record, base))
-    return {k: (new.get(k), old.get(k)) for k in {**old, **new} if k not in ('seed', 'out', 'data', 'note', 'width') and new.get(k) != old.get(k)}
+    ensemble = any(r['recipe'].get('members') and not r['recipe'].get('pseudo') for r in (record, base))  # whose recipe says nothing of training
+    return {k: (new.get(k), old.get(k)) for k in {**old, **new} if k not in ('seed', 'out', 'data', 'note', 'width') and new.get(k) != old.get(k)
+        and not (ensemble and k.split()[0] not in recipes.OF_ENSEMBLES)}
 
 def _flat(recipe):
     return {' '.join(filter(None, (k, j))): v for k, value in recipe.items() for j, v in (value.items() if isinstance(value, dict) else [('', value)])}
 
 # %% ../nbs/12_report.ipynb #6db189de
 CALLED = {'model': 'network', 'widths': 'channels', 'model_args patch': 'reduction of the finest maps', 'model_args bridge': 'context at the coarsest level',
-    'balance oversample': 'rocky tiles drawn more often', 'class_weights': 'class weights', 'predict_background': 'background may be predicted',
+    'model_args block': 'blocks', 'balance oversample': 'rocky tiles drawn more often', 'class_weights': 'class weights',
+    'predict_background': 'background may be predicted',
           'losses ce': 'cross-entropy', 'losses focal': 'focal loss', 'losses lovasz': 'Lovász loss', 'losses dice': 'Dice loss',
           'augment rock_cutmix': 'CutMix around big rocks', 'augment cutmix': 'CutMix', 'augment flips': 'flips',
           'augment horizontal_flip': 'flips left to right', 'augment cyclic_shift': 'cyclic shifts',
@@ -352,8 +355,8 @@ def _panel(history, name, best, left):
 
 def curves(history, best):
     "Loss and miou of a `history` by epoch, training and validation, with the epoch `best` marked: an SVG picture."
-    legend = ''.join(f'<text x="{x}" y="{y}" fill="{c}">{t}</text>' for x, y, t, c in ((330, 40, 'training', '#777'), (330, 56, 'validation', PALETTE[2]),
-        (330, 72, 'kept', PALETTE[1])))
+    legend = ''.join(f'<text x="{x}" y="{y}" fill="{c}">{t}</text>' for x, y, t, c in ((30, 184, 'training', '#777'), (90, 184, 'validation', PALETTE[2]),
+        (160, 184, 'kept', PALETTE[1])))
     return SVG(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 190" width="800" height="190" font-family="sans-serif" '
         f'font-size="12">{_panel(history, "loss", best, 0)}{_panel(history, "miou", best, 410)}{legend}</svg>')
 

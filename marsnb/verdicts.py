@@ -185,8 +185,9 @@ the expected sign, or, where no gain is expected, is at most {SAME}. A compariso
 hold** from {100 - 100 * SURE:.1f} % down; in between it is **not decided**. Resamples know the luck of the test set, but little of that of the training,
 which can be as large as what many of these changes give. So unless the differences of the seeds alone say as much (Student's t test, for which two seeds
 are the least), a claim only **seems to hold** or **seems not to hold**. A claim of several comparisons holds if each does, and does not if one does not;
-it is **measured in part** where those that are measured hold and others are not measured yet. The expected size plays no part in this; beside it stands
-whether it lies in the 95 % interval of what was measured. Of several profiles the one with most comparisons of a claim judges it, of equals the one that
+it is **measured in part** where those that are measured hold and others are not measured yet; its probability is that of its weakest comparison. The
+reported size plays no part in this: *as claimed* says that it lies in the 95 % interval of what was measured, *less*, *more* and *other sign* how what was
+measured differs. Of several profiles the one with most comparisons of a claim judges it, of equals the one that
 trains longest; what the others say stands beside it. Where the order of all rows is asked for, teams and the rows of each are drawn instead, and that
 order can only seem so. Quick runs and made-up terrain decide nothing.'''
 
