@@ -169,15 +169,13 @@ def as_trained(recipe):
     "The `recipe` of a record with the widths that its network had in training, which its profile may have narrowed."
     try: made = recipes.make(recipe)
     except (MarsError, TypeError): return recipe  # of another version, or none at all: as it says
-    return {**recipe, 'widths': recipes.widths(made)} if recipes.trains(made) else recipe
+    return {**recipe, 'widths': recipes.widths(made)}
 
 def changed(record, base):
     """What was trained otherwise in `record` than in the record `base`: {field, or field
     and key: (new, old)}; widths are those of the networks, not those that were written."""
     new, old = (_flat({**vars(recipes.Recipe()), **as_trained(r['recipe'])}) for r in (record, base))
-    ensemble = any(r['recipe'].get('members') and not r['recipe'].get('pseudo') for r in (record, base))  # whose recipe says nothing of training
-    return {k: (new.get(k), old.get(k)) for k in {**old, **new} if k not in ('seed', 'out', 'data', 'note', 'width') and new.get(k) != old.get(k)
-        and not (ensemble and k.split()[0] not in recipes.OF_ENSEMBLES)}
+    return {k: (new.get(k), old.get(k)) for k in {**old, **new} if k not in ('seed', 'out', 'data', 'note', 'width') and new.get(k) != old.get(k)}
 
 def _flat(recipe):
     return {' '.join(filter(None, (k, j))): v for k, value in recipe.items() for j, v in (value.items() if isinstance(value, dict) else [('', value)])}
@@ -288,7 +286,7 @@ def settings(record):
     widths as trained, with those that were written where the profile narrowed them."""
     said = {k: v for k, v in record['recipe'].items() if k not in ('team', 'row', 'note', 'data', 'out', 'seed')}
     written, trained = said.get('widths', recipes.Recipe().widths), as_trained(record['recipe']).get('widths')
-    if trained and trained != written: said['widths'] = f'{trained}, narrowed from {written}'
+    if trained and trained != written and ('members' not in said or 'pseudo' in said): said['widths'] = f'{trained}, narrowed from {written}'
     table, why = pd.DataFrame({'setting': list(said), 'value': [v if isinstance(v, str) else json.dumps(v) for v in said.values()]}), remarks(record)
     return table.assign(**{'source or reason': [why.get(k, '') for k in said]}) if any(why.get(k) for k in said) else table
 
