@@ -597,7 +597,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'marsnb.report.parts': ('report.html#parts', 'marsnb/report.py'),
                                'marsnb.report.place': ('report.html#place', 'marsnb/report.py'),
                                'marsnb.report.plain': ('report.html#plain', 'marsnb/report.py'),
-                               'marsnb.report.plot_history': ('report.html#plot_history', 'marsnb/report.py'),
                                'marsnb.report.precision': ('report.html#precision', 'marsnb/report.py'),
                                'marsnb.report.profile_of': ('report.html#profile_of', 'marsnb/report.py'),
                                'marsnb.report.ranked': ('report.html#ranked', 'marsnb/report.py'),

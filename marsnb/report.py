@@ -7,14 +7,13 @@ __all__ = ['TEAMS', 'VARIANT', 'CALLED', 'FILES', 'title', 'slug', 'place', 'pla
            'folded', 'precision', 'shares', 'figures', 'flat', 'data_of', 'profile_of', 'records', 'suites', 'main',
            'comparable', 'as_trained', 'changed', 'worded', 'change', 'variant', 'to_csv', 'lies', 'recipe_file',
            'command', 'commands', 'versions', 'licences', 'remarks', 'settings', 'training', 'parts', 'besides',
-           'plot_history', 'history', 'curves', 'tile_accuracy', 'ranked', 'gallery']
+           'history', 'curves', 'tile_accuracy', 'ranked', 'gallery']
 
 # %% ../nbs/12_report.ipynb #4767cd9d
 import dataclasses, hashlib, html, json, re, textwrap
 from importlib import metadata
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, SVG
@@ -313,22 +312,6 @@ def besides(record):
         each = ', '.join(f'{name} {t:.2f}' for name, t in zip(CLASSES, result['thresholds']))
         said.append(Markdown(f'Thresholds found on val, by which probabilities are divided: {each}.'))
     return said
-
-# %% ../nbs/12_report.ipynb #f6afc181
-def plot_history(history, monitor='val_miou', best=None):
-    "Loss and miou by epoch, training and validation, with the epoch `best` marked, by default the best by `monitor`. `history`: the table of history.csv."
-    if best is None: from marsnb.train import best_epoch
-    best = best_epoch(history.to_dict('records'), monitor) if best is None else best - 1
-    # no layout to compute: it is drawn for every row
-    fig, axs = plt.subplots(1, 2, figsize=(9, 2.8), gridspec_kw={'left': .06, 'right': .99, 'bottom': .18, 'top': .9})
-    for ax, name in zip(axs, ('loss', 'miou')):
-        for key, label, colour in ((name, 'training', '#777777'), (f'val_{name}', 'validation', PALETTE[2])):
-            ax.plot(history.epoch, history[key], label=label, color=colour, marker='' if len(history) > 1 else '.')
-        ax.axvline(history.epoch[best], color=PALETTE[1], lw=1, ls=':', label='kept'); ax.set(xlabel='epoch', title=name)
-    axs[0].legend(frameon=False)
-    fig.set_label(f'Two curves by epoch, loss and mean IoU, training and validation; epoch {history.epoch[best]} of {len(history)} is kept, with a validation '
-        f'mean IoU of {history.val_miou[best]:.3f}')
-    return fig
 
 # %% ../nbs/12_report.ipynb #36a0a0db
 def history(path):
