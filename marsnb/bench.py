@@ -198,7 +198,7 @@ first, = bench.{f}(images[:32], masks[:32]{own})"""
         return before, f"s = bench.{f}(images, masks, {epochs}, {size}{own})\nfigures = dict(first_step=first, seconds_a_tile=float(np.median(s[1:])) / {size})"
     who = {'as reported': code('as_reported', before=_AS_IT_COMES), 'marsnb': code('ours'), 'marsnb, float32': code('ours', ", precision='float32'"),
         'marsnb, TensorFlow as it comes': code('ours', before=_AS_IT_COMES),
-           'marsnb on JAX': code('ours', backend='jax'), 'PyTorch': code('in_torch')}
+        'marsnb on JAX': code('ours', backend='jax'), 'PyTorch': code('in_torch')}
     for name, module in (('marsnb on JAX', 'jax'), ('PyTorch', 'torch')):
         if not importlib.util.find_spec(module): print(f'{name}: left out, {module} is not installed'); del who[name]
     return measure(who, repeats).drop(columns='seconds')
@@ -226,7 +226,7 @@ def augmenting(n=1024, repeats=3):
     code = lambda f: (before, f'figures = dict(seconds_a_tile=bench.{f} / {n})')
     return measure({'a step': code('ours(images, masks, 2)[1]'), 'flips': code('alone(images, masks, dict(flips=1.))'),
         'four augmentations': code(f'alone(images, masks, {several})'),
-                    'CutMix of big rocks': code('alone(images, masks, dict(rock_cutmix=.25))')}, repeats)[['contender', 'run', 'seconds_a_tile']]
+        'CutMix of big rocks': code('alone(images, masks, dict(rock_cutmix=.25))')}, repeats)[['contender', 'run', 'seconds_a_tile']]
 
 # %% ../nbs/21_speed.ipynb #455a844a
 def steps(in_one_go, epochs=12, n=64, batch=8):

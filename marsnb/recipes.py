@@ -92,7 +92,7 @@ FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
 NUMBERS = ('widths', 'class_weights', 'member_weights', 'deep')
 BOUNDS = (('val', lambda v: 0 < v < 1, 'above 0 and below 1'), ('test', lambda v: 0 < v < 1, 'above 0 and below 1'),
     ('share', lambda v: 0 < v <= 1, 'above 0 and at most 1'),
-          ('lr', lambda v: v > 0, 'above 0'), ('ema', lambda v: 0 <= v < 1, 'from 0 to below 1'), ('weights_cap', lambda v: v >= 0, '0 or more'))
+    ('lr', lambda v: v > 0, 'above 0'), ('ema', lambda v: 0 <= v < 1, 'from 0 to below 1'), ('weights_cap', lambda v: v >= 0, '0 or more'))
 NEEDS = {'weights_cap': 'weights_from', 'member_weights': 'members', 'consistency': 'ema'}
 WORDS = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', list: 'a list', dict: 'a mapping'}
 

@@ -183,13 +183,13 @@ def _flat(recipe):
 CALLED = {'model': 'network', 'widths': 'channels', 'model_args patch': 'reduction of the finest maps', 'model_args bridge': 'context at the coarsest level',
     'model_args block': 'blocks', 'balance oversample': 'rocky tiles drawn more often', 'class_weights': 'class weights',
     'predict_background': 'background may be predicted',
-          'losses ce': 'cross-entropy', 'losses focal': 'focal loss', 'losses lovasz': 'Lovász loss', 'losses dice': 'Dice loss',
-          'augment rock_cutmix': 'CutMix around big rocks', 'augment cutmix': 'CutMix', 'augment flips': 'flips',
-          'augment horizontal_flip': 'flips left to right', 'augment cyclic_shift': 'cyclic shifts',
-          'augment rock_paste': 'pasted rocks', 'optimizer': 'optimiser', 'lr': 'learning rate', 'schedule': 'course of the learning rate',
-          'ema': 'mean of the weights', 'pretrain share': 'pre-training on hidden parts', 'pretrain augment': 'what pre-training hides',
-          'consistency confidence': 'mean teacher on unlabelled tiles', 'consistency augment': 'augmentation of unlabelled tiles',
-          'pseudo drop': 'least sure pseudo-labels dropped', 'pseudo share': 'pseudo-labels', 'tta': 'views that are averaged'}
+    'losses ce': 'cross-entropy', 'losses focal': 'focal loss', 'losses lovasz': 'Lovász loss', 'losses dice': 'Dice loss',
+    'augment rock_cutmix': 'CutMix around big rocks', 'augment cutmix': 'CutMix', 'augment flips': 'flips',
+    'augment horizontal_flip': 'flips left to right', 'augment cyclic_shift': 'cyclic shifts',
+    'augment rock_paste': 'pasted rocks', 'optimizer': 'optimiser', 'lr': 'learning rate', 'schedule': 'course of the learning rate',
+    'ema': 'mean of the weights', 'pretrain share': 'pre-training on hidden parts', 'pretrain augment': 'what pre-training hides',
+    'consistency confidence': 'mean teacher on unlabelled tiles', 'consistency augment': 'augmentation of unlabelled tiles',
+    'pseudo drop': 'least sure pseudo-labels dropped', 'pseudo share': 'pseudo-labels', 'tta': 'views that are averaged'}
 
 def worded(key, new, old):
     "A change of the field `key` (as `changed` has it) in words: with, without, or one instead of the other."

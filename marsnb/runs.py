@@ -164,7 +164,7 @@ def train_network(recipe, ready):
         model = trainer(recipe, ready, net)
         history = train.fit(model, ready.parts, ids=ready.ids, size=len(ready.parts.train), epochs=epochs, monitor=recipe.monitor, reduce=recipe.reduce,
             stop=recipe.stop, adaptive=recipe.adaptive or None,
-                            path=_state(recipe, ready), callbacks=_callbacks(recipe, ready, epochs), **_settings(recipe))
+            path=_state(recipe, ready), callbacks=_callbacks(recipe, ready, epochs), **_settings(recipe))
     return net, history, _spent(recipe, ready, before, history)
 
 def _settings(recipe):
@@ -364,8 +364,8 @@ def execute(recipe, ready):
     result = figures | {'epochs': len(history), 'best_epoch': best_epoch(history, recipe.monitor) + 1 if history else 0}
     record = {'format': FORMAT, 'suite': suite(recipe), 'team': recipe.team, 'row': recipe.row, 'seed': recipe.seed, 'digest': recipes.digest(recipe),
         'recipe': recipes.differs(recipe),
-              'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': _cost(net, *spent),
-              'environment': today | {'precision': recipes.precision(recipe) if recipes.trains(recipe) else 'float32'}}
+        'parts': {k: len(v) for k, v in ready.parts._asdict().items()}, **about, 'result': result, 'cost': _cost(net, *spent),
+        'environment': today | {'precision': recipes.precision(recipe) if recipes.trains(recipe) else 'float32'}}
     _write(home, work, recipe, net, history, test, unlabelled, record)
     _state(recipe, ready).unlink(missing_ok=True)
     shutil.rmtree(work/'first', ignore_errors=True)

@@ -94,7 +94,7 @@ def agreement(found, true):
     size = lambda g: int(np.unique(g, return_counts=True)[1].max())
     return {'joined rightly': both / max(joined(found), 1), 'found': both / max(joined(true), 1), 'groups': len(np.unique(found)),
         'true groups': len(np.unique(true)),
-            'largest': size(found), 'largest true': size(true)}
+        'largest': size(found), 'largest true': size(true)}
 
 def seen_before(parts, groups):
     "The share of the held-out tiles (validation and test) of `parts` with a tile of their group in training."

@@ -24,10 +24,10 @@ def side_by_side():
 # %% ../nbs/11d_sweep.ipynb #0bc36a91
 SETTINGS = {'distributed.nanny.pre-spawn-environ': {}, 'distributed.scheduler.http.routes': [], 'distributed.worker.http.routes': [],
     'distributed.scheduler.worker-saturation': 1.,
-            # looking at themselves 50 times a second took a scheduler and two workers an eighth of a core
-            'distributed.admin.tick.interval': '1s', 'distributed.admin.tick.limit': '30s', 'distributed.admin.system-monitor.interval': '10s',
-            'distributed.worker.profile.enabled': False, 'distributed.worker.memory.target': False, 'distributed.worker.memory.spill': False,
-            'distributed.worker.memory.pause': False, 'distributed.worker.memory.terminate': False}
+    # looking at themselves 50 times a second took a scheduler and two workers an eighth of a core
+    'distributed.admin.tick.interval': '1s', 'distributed.admin.tick.limit': '30s', 'distributed.admin.system-monitor.interval': '10s',
+    'distributed.worker.profile.enabled': False, 'distributed.worker.memory.target': False, 'distributed.worker.memory.spill': False,
+    'distributed.worker.memory.pause': False, 'distributed.worker.memory.terminate': False}
 
 @contextlib.contextmanager
 def local(workers):

@@ -387,7 +387,7 @@ def fit(model, parts, *, ids=None, size=None, epochs=1, batch=32, seed=0, optimi
         if _unfinished(history, epochs, stop):
             model.fit(model.feed(rows[len(history):].ravel(), batch), batch_size=batch, epochs=epochs, initial_epoch=len(history), steps_per_epoch=steps,
                 shuffle=False,
-                      validation_data=(model.feed(val, many),), validation_batch_size=many, verbose=0, callbacks=[*callbacks, keeper])
+                validation_data=(model.feed(val, many),), validation_batch_size=many, verbose=0, callbacks=[*callbacks, keeper])
     model.net.set_weights(best)
     return history
 

@@ -229,7 +229,7 @@ def _compared(claim, pair, size, d, records):
     plain = claim.metric in ('score', 'miou5') and difference(*(row_of(records, *r) for r in pair))
     return {'comparison': ' minus '.join(names), 'figure': claim.metric, 'expected': expected(claim.sign), 'reported': np.nan if size is None else size,
         'difference': value, 'low': low, 'high': high, 'size': against(size, d),
-            **dict(zip(('in miou', 'miou low', 'miou high'), plain[:3] if plain else [np.nan] * 3)), 'seeds': seeds}
+        **dict(zip(('in miou', 'miou low', 'miou high'), plain[:3] if plain else [np.nan] * 3)), 'seeds': seeds}
 
 def _differences(claim, records): return [difference(row_of(records, *a), row_of(records, *b), claim.metric) for a, b in claim.rows]
 
@@ -291,7 +291,7 @@ def _ordered(claim, records):
     p = order.probability if claim.sign > 0 else 1 - order.probability
     return pd.DataFrame([{'verdict': _said(order, p, records, np.nan), 'probability': p, 'figure': 'Kendall\'s tau', 'expected': 'above 0' if claim.sign > 0
         else '0 or less',
-                          'value': order.tau, 'low': order.low, 'high': order.high, 'rows': order.rows}])
+        'value': order.tau, 'low': order.low, 'high': order.high, 'rows': order.rows}])
 
 # %% ../nbs/12a_verdicts.ipynb #3aaa318c
 JUDGES = {'': judge, 'same_order': same_order, 'validation_predicts_test': _ordered}

@@ -8,7 +8,7 @@ from marsnb import evaluate, metrics, report
 
 TEAMS = {'cortex_creators': ('single_unet', 'double_unet', 'advanced_bottleneck'), 'los_pinguinos': ('first', 'second', 'final'),
     'aaa000': ('unet', 'ms_unet', 'unet3plus'),
-         'sofarsogood': ('cce', 'dice', 'focal'), 'hendrix': ('baseline_no_aug', 'baseline', 'flagship'), 'beyond': ('public_best', 'small_se', 'flagship')}
+    'sofarsogood': ('cce', 'dice', 'focal'), 'hendrix': ('baseline_no_aug', 'baseline', 'flagship'), 'beyond': ('public_best', 'small_se', 'flagship')}
 
 
 def record(home, seed, right, note='', tiles=376, parameters=10**6, **environment):
@@ -20,10 +20,10 @@ def record(home, seed, right, note='', tiles=376, parameters=10**6, **environmen
     judged = lambda cm: metrics.figures(cm) | {'confusion': cm.tolist()}
     said = {'format': 1, 'suite': home.parts[-4], 'team': home.parts[-3], 'row': home.parts[-2], 'seed': seed, 'digest': 'made up',
         'recipe': {'note': note, 'widths': [16, 32], 'model': 'unet'}, 'parts': {'train': 1752, 'val': 376, 'test': tiles},
-            'result': {'val': judged(cms[::2].sum(0)), 'test': judged(cms.sum(0)), 'epochs': 30, 'best_epoch': 20},
-            'cost': {'parameters': parameters, 'passes': 50_000, 'seconds': 600 * right, 'tiles_per_second': 500., 'memory_mb': 1234},
-            'environment': {'data_sha256': '0' * 64, 'backend': 'tensorflow', 'device': 'a machine, 2 cores', 'python': '3.11', 'packages': {'keras': '3'},
-            'revision': 'abc1234'} | environment}
+        'result': {'val': judged(cms[::2].sum(0)), 'test': judged(cms.sum(0)), 'epochs': 30, 'best_epoch': 20},
+        'cost': {'parameters': parameters, 'passes': 50_000, 'seconds': 600 * right, 'tiles_per_second': 500., 'memory_mb': 1234},
+        'environment': {'data_sha256': '0' * 64, 'backend': 'tensorflow', 'device': 'a machine, 2 cores', 'python': '3.11', 'packages': {'keras': '3'},
+        'revision': 'abc1234'} | environment}
     home.mkdir(parents=True, exist_ok=True)
     epochs = np.arange(1, 31)
     history = {'epoch': epochs, 'loss': 1 / epochs, 'val_loss': 1.2 / epochs, 'miou': right * epochs / 30, 'val_miou': right * epochs / 31}

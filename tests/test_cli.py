@@ -44,8 +44,8 @@ def broken(kind, mars, d):
 
 @pytest.mark.parametrize('kind, word', [('missing', 'no such file'), ('text', 'not a readable npz'), ('truncated', 'not a readable npz'),
     ('key', 'no training_set'), ('shape', '(60, 1, 64, 128)'), ('label', 'tile 3'),
-                                        ('nan', 'nan'), ('fraction', '0.5'), ('bright', '256'), ('pickle', 'pickle'), ('empty', '0 tiles'),
-                                        ('huge', '800,000 tiles')])
+    ('nan', 'nan'), ('fraction', '0.5'), ('bright', '256'), ('pickle', 'pickle'), ('empty', '0 tiles'),
+    ('huge', '800,000 tiles')])
 def test_bad_data(inside, mars, tmp_path, kind, word):
     refused(inside('data', 'info', broken(kind, mars, tmp_path)), 'bad.npz', word)
 

@@ -127,7 +127,7 @@ def test_bad_arrays(kind, tmp_path):
 
 ODD_ARRAYS = {'big-endian': lambda a: a.astype('>i4'), 'big-endian floats': lambda a: a.astype('>f8'), 'by columns': np.asfortranarray,
     'floats by columns': lambda a: np.asfortranarray(a.astype(float)), 'half floats': lambda a: a.astype('f2'),
-              'long doubles': lambda a: a.astype(np.longdouble), 'signed': lambda a: a.astype('i8'), 'a header of version 2': lambda a: npy(a, (2, 0))}
+    'long doubles': lambda a: a.astype(np.longdouble), 'signed': lambda a: a.astype('i8'), 'a header of version 2': lambda a: npy(a, (2, 0))}
 
 
 @pytest.mark.parametrize('kind', ODD_ARRAYS)
@@ -145,7 +145,7 @@ def test_truth_values(tmp_path):
 
 BAD_GROUPS = {'objects': lambda: np.array([Evil()], object), 'floats': lambda: np.zeros(5), 'too few': lambda: np.arange(4),
     'no dimension': lambda: np.array(3), '64 bits': lambda: np.arange(5) + 2 ** 40, 'text': lambda: np.full(5, 'a'),
-              'a bomb': lambda: header(SHAPE.replace('5, 2, 64, 128', '10**9,')) + bytes(2 ** 26)}
+    'a bomb': lambda: header(SHAPE.replace('5, 2, 64, 128', '10**9,')) + bytes(2 ** 26)}
 
 
 @pytest.mark.parametrize('kind', BAD_GROUPS)
@@ -201,13 +201,13 @@ def claimed(wide, high):
 
 BAD_FRAMES = {'cut png': lambda: png(FRAME)[:-500], 'cut jpeg': lambda: jpg(FRAME)[:-500], 'png of noise': lambda: png(FRAME)[:60]
     + bytes(r.integers(0, 256, 3000, np.uint8)), 'empty': lambda: b'', 'text': lambda: b'no picture', 'pickle': lambda: pickle.dumps(Evil()),
-              'svg': lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', '1x1': lambda: png(FRAME[:1, :1]),
-              'flat': lambda: png(np.zeros((4, 30_000), np.uint8)), '30,000 wide': lambda: png(np.zeros((2_000, 30_000), np.uint8)),
-              'claims 30,000 x 30,000': lambda: claimed(30_000, 30_000), 'claims 0 x 0': lambda: claimed(0, 0), 'claims 2^31': lambda: claimed(2 ** 31 - 1,
-              2 ** 31 - 1)}
+    'svg': lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', '1x1': lambda: png(FRAME[:1, :1]),
+    'flat': lambda: png(np.zeros((4, 30_000), np.uint8)), '30,000 wide': lambda: png(np.zeros((2_000, 30_000), np.uint8)),
+    'claims 30,000 x 30,000': lambda: claimed(30_000, 30_000), 'claims 0 x 0': lambda: claimed(0, 0), 'claims 2^31': lambda: claimed(2 ** 31 - 1,
+    2 ** 31 - 1)}
 ODD_FRAMES = {'16 bits': lambda: png(FRAME.astype(np.uint16) * 257), 'alpha': lambda: by_pil('LA', 'PNG'), 'colour': lambda: by_pil('RGB', 'PNG'),
     'colour and alpha': lambda: by_pil('RGBA', 'PNG'), 'palette': lambda: by_pil('P', 'PNG'),
-              'cmyk': lambda: by_pil('CMYK', 'JPEG', quality=100), 'turned by EXIF': turned, 'progressive': lambda: by_pil('L', 'JPEG', progressive=True)}
+    'cmyk': lambda: by_pil('CMYK', 'JPEG', quality=100), 'turned by EXIF': turned, 'progressive': lambda: by_pil('L', 'JPEG', progressive=True)}
 BAD_LABELS = {'colours': lambda: png(np.dstack([CODE, CODE, 255 - CODE])), 'other codes': lambda: png(CODE + 7),
     '16 bits of codes': lambda: png(CODE.astype(np.uint16) + 256), 'another shape': lambda: png(CODE[:, :100]), 'cut': lambda: png(CODE)[:60]}
 
@@ -258,13 +258,13 @@ def bomb(inner, layers=12, merge=False):
 
 BAD_YAML = ['a: &a [*a]', 'lr: &a {b: *a}', bomb('[1, 1]'), bomb('{a: 1}', merge=True), f'{bomb("[1]", 9)}lr: *x8',
     '!!python/object/apply:os.system [touch pwned]', 'lr: !!python/name:os.system', 'lr: !!python/object/new:tests.Evil {}', 'model: !evil x',
-            '[' * 5_000, '{a: ' * 5_000, '- ' * 40_000, '"' + '\\n' * 49_000, 'a: |' + ' ' * 100_000, 'lr: 2020-13-45', f'lr: {"9" * 5000}',
-            f'seed: {"9" * 400}', 'lr: 1e999', 'lr: .nan', 'lr: -.inf', 'seed: -1', 'seed: 99999999999', 'lr: 0x', 'lr: [1]', 'lr: true', 'epochs: 1.5',
-            'widths: 8', 'widths: []', 'widths: [a]', 'widths: [0]', 'widths: [1000000000]', 'widths: [.nan]', 'class_weights: [a, b, c, d, e]',
-            'class_weights: {}', 'losses: [ce]', 'losses: {ce: .inf}', 'losses: {1: 2, a: 3}', 'model_args: {when: 2020-01-01}', 'augment: !!set {a, b}',
-            'data: "a\\0b"', 'out: "a\\0b"', 'team: ../../pwned', 'row: ..', 'row: a/b', 'row: "a\\nb"', 'team: Ünicode', 'row: "\\ud800"', 'team: маrs',
-            'row: "a\\u202eb"', 'profile: ../cpu', '? [a]\n: 1', '1: 2', 'null', '- 1', '"text"', 'a: b: c', '\t', '%YAML 9.9\n---\na: 1', '--- 1\n--- 2',
-            '\x00', '\ufeffé: 1', f'members: [{", ".join(["hendrix/flagship"] * 200)}]', 'batch: 0', '__class__: 1', '_x: 1']
+    '[' * 5_000, '{a: ' * 5_000, '- ' * 40_000, '"' + '\\n' * 49_000, 'a: |' + ' ' * 100_000, 'lr: 2020-13-45', f'lr: {"9" * 5000}',
+    f'seed: {"9" * 400}', 'lr: 1e999', 'lr: .nan', 'lr: -.inf', 'seed: -1', 'seed: 99999999999', 'lr: 0x', 'lr: [1]', 'lr: true', 'epochs: 1.5',
+    'widths: 8', 'widths: []', 'widths: [a]', 'widths: [0]', 'widths: [1000000000]', 'widths: [.nan]', 'class_weights: [a, b, c, d, e]',
+    'class_weights: {}', 'losses: [ce]', 'losses: {ce: .inf}', 'losses: {1: 2, a: 3}', 'model_args: {when: 2020-01-01}', 'augment: !!set {a, b}',
+    'data: "a\\0b"', 'out: "a\\0b"', 'team: ../../pwned', 'row: ..', 'row: a/b', 'row: "a\\nb"', 'team: Ünicode', 'row: "\\ud800"', 'team: маrs',
+    'row: "a\\u202eb"', 'profile: ../cpu', '? [a]\n: 1', '1: 2', 'null', '- 1', '"text"', 'a: b: c', '\t', '%YAML 9.9\n---\na: 1', '--- 1\n--- 2',
+    '\x00', '\ufeffé: 1', f'members: [{", ".join(["hendrix/flagship"] * 200)}]', 'batch: 0', '__class__: 1', '_x: 1']
 
 
 @pytest.mark.parametrize('text', BAD_YAML, ids=lambda t: ascii(t[:30]))
@@ -291,10 +291,10 @@ def test_cycles_of_ensembles(tmp_path, monkeypatch):
 
 BAD_SWEEPS = [{'recipes': ['../../etc/passwd']}, {'recipes': ['/etc/passwd']}, {'recipes': ['*/../../*']}, {'recipes': ['nowhere/x.yml']},
     {'recipes': ['a\0.yml']}, {'recipes': ['[' * 1000]}, {'recipes': ['x' * 90_000]}, {'recipes': ['*'], 'seeds': list(range(5000))},
-              {'recipes': ['*'], 'seeds': [10 ** 30]}, {'recipes': ['*'], 'overrides': [{'team': '../pwned'}]}, {'recipes': ['*'], 'overrides': [{1: 2}]},
-              {'recipes': ['*'], 'grid': {'lr': [1.] * 200, 'batch': [1] * 200}}, {'recipes': ['*'], 'random': {'lr': {'low': 10 ** 400, 'high': 10 ** 401}}},
-              {'recipes': ['*'], 'random': {'lr': {'low': -1e308, 'high': 1e308}}}, {'recipes': ['*'], 'random': {'n': 10 ** 12, 'lr': [1.]}},
-              {'recipes': ['*'], 'random': {'n': True}}, {'recipes': [['*']]}, {'recipes': '*'}]
+    {'recipes': ['*'], 'seeds': [10 ** 30]}, {'recipes': ['*'], 'overrides': [{'team': '../pwned'}]}, {'recipes': ['*'], 'overrides': [{1: 2}]},
+    {'recipes': ['*'], 'grid': {'lr': [1.] * 200, 'batch': [1] * 200}}, {'recipes': ['*'], 'random': {'lr': {'low': 10 ** 400, 'high': 10 ** 401}}},
+    {'recipes': ['*'], 'random': {'lr': {'low': -1e308, 'high': 1e308}}}, {'recipes': ['*'], 'random': {'n': 10 ** 12, 'lr': [1.]}},
+    {'recipes': ['*'], 'random': {'n': True}}, {'recipes': [['*']]}, {'recipes': '*'}]
 
 
 @pytest.mark.parametrize('sweep', BAD_SWEEPS, ids=lambda s: ascii(s)[:60])
@@ -424,19 +424,19 @@ def arrays(*made):
 
 BAD_NETS = {'a call': config(lambda c: {'module': 'os', 'class_name': 'system', 'config': {'command': 'touch pwned'}, 'registered_name': None}),
     'a function': layer(module='builtins', class_name='function', config='exec', registered_name='function'),
-            'a download': config(lambda c: {'module': 'keras.utils', 'class_name': 'get_file', 'config': {'fname': 'pwned', 'origin': 'file:///etc/passwd',
-            'cache_dir': '.'}, 'registered_name': None}),
-            'a file read': layer(class_name='StringLookup', config={'name': 'logits', 'vocabulary': '/etc/passwd'}),
-            'a SavedModel': layer(class_name='TFSMLayer', config={'name': 'logits', 'filepath': '/'}), 'torch': layer(class_name='TorchModuleWrapper',
-            config={'module': 'gASV'}),
-            'a pickle for weights': lambda p: {k: v for k, v in p.items() if 'weights' not in k} | {'model.weights.npz': npz(np.array([Evil()], object))},
-            'paths inside': lambda p: p | {'../../pwned': b''}, 'torch zip': lambda p: {'archive/data.pkl': pickle.dumps(Evil())},
-            'npz': lambda p: {'a.npy': npy(TEST)},
-            'a bomb': lambda p: p | {'config.json': p['config.json'] + b' ' * 2 ** 26}, 'a bomb of weights': lambda p: p
-            | {'model.weights.h5': p['model.weights.h5'] + bytes(2 ** 26)}, 'claimed weights': arrays('a', (2 ** 32,), 'f8'), 'no weights': lambda p: p
-            | {'model.weights.h5': b''},
-            'a huge layer': layer(config={'name': 'logits', 'filters': 10 ** 9, 'kernel_size': [1, 1]}), 'a deep description': lambda p: p
-            | {'config.json': b'[' * 100_000}, 'no description': lambda p: p | {'config.json': b'{}'}, 'NaN': lambda p: p | {'config.json': b'NaN'}}
+    'a download': config(lambda c: {'module': 'keras.utils', 'class_name': 'get_file', 'config': {'fname': 'pwned', 'origin': 'file:///etc/passwd',
+    'cache_dir': '.'}, 'registered_name': None}),
+    'a file read': layer(class_name='StringLookup', config={'name': 'logits', 'vocabulary': '/etc/passwd'}),
+    'a SavedModel': layer(class_name='TFSMLayer', config={'name': 'logits', 'filepath': '/'}), 'torch': layer(class_name='TorchModuleWrapper',
+    config={'module': 'gASV'}),
+    'a pickle for weights': lambda p: {k: v for k, v in p.items() if 'weights' not in k} | {'model.weights.npz': npz(np.array([Evil()], object))},
+    'paths inside': lambda p: p | {'../../pwned': b''}, 'torch zip': lambda p: {'archive/data.pkl': pickle.dumps(Evil())},
+    'npz': lambda p: {'a.npy': npy(TEST)},
+    'a bomb': lambda p: p | {'config.json': p['config.json'] + b' ' * 2 ** 26}, 'a bomb of weights': lambda p: p
+    | {'model.weights.h5': p['model.weights.h5'] + bytes(2 ** 26)}, 'claimed weights': arrays('a', (2 ** 32,), 'f8'), 'no weights': lambda p: p
+    | {'model.weights.h5': b''},
+    'a huge layer': layer(config={'name': 'logits', 'filters': 10 ** 9, 'kernel_size': [1, 1]}), 'a deep description': lambda p: p
+    | {'config.json': b'[' * 100_000}, 'no description': lambda p: p | {'config.json': b'{}'}, 'NaN': lambda p: p | {'config.json': b'NaN'}}
 
 
 def opened(path):

@@ -107,11 +107,11 @@ def test_a_second_call(predict, tiles, tmp_path):
 
 @pytest.mark.parametrize('args, word', [((), 'name images'), (('x.png', '--data', 'mars.npz'), 'name images'), (('nowhere.png',), 'nowhere.png'),
     (('empty',), 'empty'), (('x.png', '--mask', 'nowhere'), 'nowhere'),
-                                        (('x.png', '--mask', 'in'), 'in: no mask'), (('x.png', '--scale', 0), '--scale'),
-                                        (('x.png', '--scale', 'nan'), '--scale'), (('x.png', '--scale', 900), '--scale'), (('x.png', '--sure', 2), '--sure'),
-                                        (('x.png', '--submission', 's.csv'), '--submission'), (('--data', 'mars.npz', '--scale', 1), '--scale'),
-                                        (('x.png', '--out', 'x.png'), 'x.png'), (('in', '--out', 'in'), 'holds the images'),
-                                        (('bad.png',), 'none of 1'), (('x.png', '--mask', 'tall.png'), 'another shape')])
+    (('x.png', '--mask', 'in'), 'in: no mask'), (('x.png', '--scale', 0), '--scale'),
+    (('x.png', '--scale', 'nan'), '--scale'), (('x.png', '--scale', 900), '--scale'), (('x.png', '--sure', 2), '--sure'),
+    (('x.png', '--submission', 's.csv'), '--submission'), (('--data', 'mars.npz', '--scale', 1), '--scale'),
+    (('x.png', '--out', 'x.png'), 'x.png'), (('in', '--out', 'in'), 'holds the images'),
+    (('bad.png',), 'none of 1'), (('x.png', '--mask', 'tall.png'), 'another shape')])
 def test_refused(predict, tiles, tmp_path, args, word):
     put(tmp_path/'x.png', tiles[0]); put(tmp_path/'in'/'y.png', tiles[0]); put(tmp_path/'tall.png', tiles[0].T); (tmp_path/'empty').mkdir()
     (tmp_path/'bad.png').write_text('no picture')

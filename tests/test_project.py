@@ -95,8 +95,8 @@ def test_ruff_finds_nothing():
 # what is needed but imported nowhere, and why
 TOOLS = {'distributed': 'dask.distributed', 'jupyter-book': 'builds the report', 'pydata-sphinx-theme': 'its look, kept below a version',
     'tensorflow': 'as tensorflow-cpu, for other machines', 'tensorboard': 'Keras imports it where a recipe says tensorboard: true',
-         'jupyterlab': 'make lab', 'execnb': 'of nbdev, kept below a version', 'fastcore': 'of nbdev, kept below a version',
-         'ghapi': 'of nbdev, kept below a version', 'ruff': 'its command'}
+    'jupyterlab': 'make lab', 'execnb': 'of nbdev, kept below a version', 'fastcore': 'of nbdev, kept below a version',
+    'ghapi': 'of nbdev, kept below a version', 'ruff': 'its command'}
 
 
 MAY_BE_MISSING = {'torch', 'ipywidgets'}  # measured beside us where it is installed; for JupyterLab, which comes with dev

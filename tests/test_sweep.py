@@ -195,9 +195,9 @@ def test_a_full_disk(mars, tmp_path, kilobytes, whole):
 
 @pytest.mark.parametrize('text, words', [('recipe: [hendrix/*]', 'did you mean recipes?'), ('recipes: [hendrix/flagshp]', 'did you mean hendrix/flagship?'),
     ('recipes: [hendrix/flagship]\noverrides: [{epohcs: 3}]', 'did you mean epochs?'),
-                                         ('recipes: [c.yml]', 'no such file'),
-                                         ('a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a]\nrecipes: [*b, *b]', 'unknown key a'),
-                                         ('!!python/object/apply:os.system [touch x]', 'not YAML')])
+    ('recipes: [c.yml]', 'no such file'),
+    ('a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a]\nrecipes: [*b, *b]', 'unknown key a'),
+    ('!!python/object/apply:os.system [touch x]', 'not YAML')])
 def test_a_bad_sweep(inside, tmp_path, text, words):
     (tmp_path/'s.yml').write_text(text)
     (tmp_path/'c.yml').write_text('{team: hendrix, row: flagship, members: [hendrix/flagshp]}')
