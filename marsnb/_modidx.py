@@ -295,6 +295,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'marsnb.findings._link': ('findings.html#_link', 'marsnb/findings.py'),
                                  'marsnb.findings._measured': ('findings.html#_measured', 'marsnb/findings.py'),
                                  'marsnb.findings._note': ('findings.html#_note', 'marsnb/findings.py'),
+                                 'marsnb.findings._otherwise': ('findings.html#_otherwise', 'marsnb/findings.py'),
                                  'marsnb.findings._parents': ('findings.html#_parents', 'marsnb/findings.py'),
                                  'marsnb.findings._starts': ('findings.html#_starts', 'marsnb/findings.py'),
                                  'marsnb.findings._times': ('findings.html#_times', 'marsnb/findings.py'),

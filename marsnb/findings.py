@@ -425,6 +425,12 @@ def _behind(records, shipped):
     same_row = records[(records.suite == r['suite']) & (records.team == r['team']) & (records.row.str.partition('-')[0] == r['row'])]  # a changed row, too
     return r, same_row[[_asked(runs.read(p)) == _asked(r) for p in same_row.path]], False
 
+def _otherwise(record):
+    "What `record` was trained with that its row's recipe does not say, in words; nothing of tiles kept to judge by, profile and length."
+    file, here = recipe_file(record['team'], record['row']), ('profile', 'val', 'test', 'epochs')
+    if not file: return ''
+    return change(record, {'recipe': vars(recipes.load(file)) | {k: record['recipe'].get(k, getattr(Recipe(), k)) for k in here}})
+
 def model_card(records, shipped=SHIPPED):
     "What the record `shipped`, which lies beside a network, tells of it, and whose figures among `records` are shown for it."
     if not Path(shipped).exists(): return Markdown('No trained network comes with this version.')
@@ -436,7 +442,8 @@ def model_card(records, shipped=SHIPPED):
         whose = (f'The figures are those of {which} trained by the same recipe on fewer tiles ({int(own["train tiles"].max()):,}, '
             f'{int(own.passes.median()):,} tile passes), {"each " * (len(own) > 1)}tested at rover stops that it had not seen. This one has learned from most '
             'of those stops, too, so it has no such figures of its own.')
-    return Markdown(f"It is that of the row *{plain(title(r['team'], r['row']))}*, seed {r['seed']}: {r['cost']['parameters']:,} parameters, trained on "
+    other = f', with another choice: {plain(words)};' if (words := _otherwise(r)) else ':'
+    return Markdown(f"It is that of the row *{plain(title(r['team'], r['row']))}*, seed {r['seed']}{other} {r['cost']['parameters']:,} parameters, trained on "
         f"{r['parts']['train']:,} labelled tiles, {r['cost']['passes']:,} tile passes in {r['cost']['seconds'] / 60:.0f} minutes on "
         f"{plain(r['environment']['device'])}. {plain(describe(data_of(r['suite'])))} {whose}")
 
