@@ -27,8 +27,8 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from . import metrics, recipes, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import (CALLED, TEAMS, VARIANT, afforded, change, changed, comparable, data_of, describe, folded, gallery, on_mars, place, plain, precision,
-    profile_of, recipe_file, tidy, title)
+from .report import (CALLED, TEAMS, VARIANT, afforded, change, changed, command, comparable, data_of, describe, folded, gallery, on_mars, place, plain,
+    precision, profile_of, recipe_file, tidy, title)
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -514,11 +514,12 @@ def kept(path):
     with np.load(file) as z: return z['tiles'], z['predictions'] if 'predictions' in z else None
 
 def examples(run):
-    "The best, typical and worst test tiles of `run`, records of one run that kept its masks, with truth and prediction, where its data is here."
+    "The best, typical and worst test tiles of `run`, records of one run, with truth and prediction: where its masks are kept and its data is here."
     tiles = at_hand(run)
     if tiles is None: return Markdown('Pictures of test tiles are shown where the data is at hand: build the report with `MARSNB_DATA` naming the file.')
     seen, masks = kept(run.path.iloc[0])
-    return gallery(tiles.images[seen], tiles.masks[seen], masks, seen) if masks is not None else None
+    if masks is None: return Markdown(f'The masks of this run are not kept; it is made again by `{command(run.iloc[0])}`.')
+    return gallery(tiles.images[seen], tiles.masks[seen], masks, seen)
 
 # %% ../nbs/12b_findings.ipynb #7933d340
 def plot_tiles(tiles, numbers, predicted=None):
@@ -619,7 +620,8 @@ def certainty(rows, records):
     n, width = rows.seeds, (rows.high - rows.low).median() / 2
     between = np.nanmedian([np.nan, *((d.high - d.low) / 2 for d in to_best(rows, records) if d is not None)]) if len(rows) > 1 else np.nan
     if n.max() == 1: chance = 'Every row was run once, so small differences between rows may be the luck of one training, which no interval here knows.'
-    elif n.min() < n.max(): chance = f'Rows were run with {n.min()} to {n.max()} seeds, each with a split of its own.'
+    elif n.min() < n.max(): chance = (f'Rows were run with {n.min()} to {n.max()} seeds, each with a split of its own'
+        + ('; the figure of one seed alone may be the luck of its training, which no interval here knows.' if n.min() == 1 else '.'))
     else: chance = f'Every row was run with {n.max()} seeds, each with a split of its own.'
     return chance + ('' if np.isnan(width) else f' The figure of a row is known to about {width:.3f} either way (95 %, over rover '
         f'stops{" and seeds" if n.max() > 1 else ""})' + ('.' if np.isnan(between) else f', its difference to the best one, on the same tiles, to about '
