@@ -107,6 +107,7 @@ def train(recipe, profile, seed, data, again):
         record, remark = runs.read(runs.folder(r)), '; done before' if done else ''
         if done and record['environment'].get('code', runs.CODE) != runs.CODE:
             remark += ', with other code than today\'s: --again trains it anew'
+        elif done and not (runs.workshop(r)/'best.keras').exists(): remark += ', its network is not here: --again trains it anew'
         val, test = (record['result'][p] for p in ('val', 'test'))
         click.echo(f'{runs.folder(r)}: test miou {test["miou"]:.4f}, score {test["score"]:.4f}; val miou {val["miou"]:.4f}{remark}')
 

@@ -236,10 +236,10 @@ def recipe_file(team, row):
     return file if re.fullmatch('[a-z0-9_]+/[a-z0-9_]+', f'{team}/{row}') and file.exists() else None
 
 def command(r):
-    """The command that makes the run `r`, a row of the table of records, again: `train` where it is
-    a row's recipe as it stands now, else `reproduce`, which takes everything from the record."""
+    """The command that makes the run `r`, a row of the table of records, again: `train --again` where it
+    is a row's recipe as it stands now, else `reproduce`, which takes everything from the record."""
     data, _, profile = r.suite.partition('-')
-    own = f' --profile {profile}' + (f' --seed {r.seed}' if r.seed else '')
+    own = f' --again --profile {profile}' + (f' --seed {r.seed}' if r.seed else '')
     file = recipe_file(r.team, r.row)
     stands = file and profile in recipes.PROFILES and recipes.digest(dataclasses.replace(recipes.load(file), profile=profile)) == r.digest
     what = f'train {r.team}/{r.row}{own}' if stands else f'reproduce {lies(r)}'

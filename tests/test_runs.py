@@ -68,6 +68,8 @@ def test_trained_again_when_asked(marsnb, mars, tmp_path):
     train = lambda *more: marsnb('train', 'r.yml', *more, MARSNB_DATA=str(mars))
     first, second = train(), train()
     assert first.returncode == second.returncode == 0 and 'done before' not in first.stdout and second.stdout.strip() == first.stdout.strip() + '; done before'
+    next(tmp_path.rglob('best.keras')).unlink()
+    assert train().stdout.strip().endswith('its network is not here: --again trains it anew')
     path, = tmp_path.rglob('record.json'); record = json.loads(path.read_text()); record['environment']['code'] = 'another'; path.write_text(json.dumps(record))
     assert '--again' in train().stdout and train('--again').stdout == first.stdout and json.loads(path.read_text())['environment']['code'] != 'another'
 
