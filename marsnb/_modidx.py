@@ -699,6 +699,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'marsnb.train.Batches.__len__': ('train.html#batches.__len__', 'marsnb/train.py'),
                               'marsnb.train.Confusion': ('train.html#confusion', 'marsnb/train.py'),
                               'marsnb.train.Confusion.__init__': ('train.html#confusion.__init__', 'marsnb/train.py'),
+                              'marsnb.train.Confusion.predicted': ('train.html#confusion.predicted', 'marsnb/train.py'),
                               'marsnb.train.Confusion.result': ('train.html#confusion.result', 'marsnb/train.py'),
                               'marsnb.train.Confusion.update_state': ('train.html#confusion.update_state', 'marsnb/train.py'),
                               'marsnb.train.Consistent': ('train.html#consistent', 'marsnb/train.py'),

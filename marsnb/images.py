@@ -234,6 +234,16 @@ def save(stem, p, codes, fig, keep=False):
     if keep:
         with atomic(f'{stem}{OUTPUTS[2]}') as t, open(t, 'wb') as f: np.savez_compressed(f, probabilities=p.astype(np.float16), size=codes.shape)
 
+# %% ../nbs/09b_images.ipynb #668ba387
+def _append(table, rows):
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with open(table, 'a', newline='', encoding='utf-8') as t: csv.writer(t).writerows(rows if t.tell() else [COLUMNS, *rows])
+
+def _replace(table, again):
+    "Put the rows of `again`, by their file, in the place of those that the `table` has."
+    kept = [r for r in earlier(table.parent) if r[0] not in again]
+    with atomic(table) as t, open(t, 'w', newline='', encoding='utf-8') as new: csv.writer(new).writerows([COLUMNS, *kept, *sum(again.values(), [])])
+
 # %% ../nbs/09b_images.ipynb #3adab2c3
 def map_images(net, files, out, masks=None, keep=False, **how):
     """Map the images `files` into the folder `out`: the outputs of `save` for each, and areas.csv for all that were ever mapped into
@@ -255,15 +265,6 @@ def map_images(net, files, out, masks=None, keep=False, **how):
             yield f, name, None
     finally:
         if again: _replace(table, again)
-
-def _append(table, rows):
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with open(table, 'a', newline='', encoding='utf-8') as t: csv.writer(t).writerows(rows if t.tell() else [COLUMNS, *rows])
-
-def _replace(table, again):
-    "Put the rows of `again`, by their file, in the place of those that the `table` has."
-    kept = [r for r in earlier(table.parent) if r[0] not in again]
-    with atomic(table) as t, open(t, 'w', newline='', encoding='utf-8') as new: csv.writer(new).writerows([COLUMNS, *kept, *sum(again.values(), [])])
 
 # %% ../nbs/09b_images.ipynb #7feeafe0
 FLAGSHIP = ROOT/'marsnb'/'weights'/'flagship.keras'

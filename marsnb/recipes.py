@@ -158,9 +158,10 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         "The mapping of `node`. Raises `yaml.YAMLError` where a key is there twice, of which PyYAML would take the last."
-        keys = [k.value for k, _ in node.value]
-        for i, (k, _) in enumerate(node.value):
-            if k.value in keys[:i]: raise yaml.MarkedYAMLError(problem=f'{k.value!s:.60} is there twice', problem_mark=k.start_mark)
+        seen = set()
+        for k in (k for k, _ in node.value if isinstance(k, yaml.ScalarNode)):
+            if k.value in seen: raise yaml.MarkedYAMLError(problem=f'{k.value:.60} is there twice', problem_mark=k.start_mark)
+            seen.add(k.value)
         return super().construct_mapping(node, deep)
 
 Loader.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789'))
@@ -462,12 +463,16 @@ def _check_training(recipe):
     _check_course(recipe)
     _check_consistency(recipe)
 
+# %% ../nbs/11_recipes.ipynb #8e19fa4e
 def _check_use(recipe):
     "Raises `MarsError` where what is done with the network of `recipe` does not work on an empty tile."
     with _in_a_line('tta'):
         for there, back in views(recipe): back(there(np.zeros((1, *TILE, 1), np.float32)))
     with _in_a_line('post'):
         for f in post(recipe): f(np.zeros((1, *TILE), np.uint8))
+
+# %% ../nbs/11_recipes.ipynb #85fe34f5
+def _monitors(recipe): return [recipe.monitor, *(d['monitor'] for d in (recipe.reduce, recipe.stop) if 'monitor' in d)]
 
 def _check_course(recipe):
     "Raises `MarsError` where `recipe` goes by a figure that is not known, or has its learning rate or class weights follow it in a way that is not."
@@ -484,6 +489,7 @@ def _check_course(recipe):
             if (k in ('patience', 'cycles') or (key, k) == ('adaptive', 'alpha')) and v <= 0: raise MarsError(f'{key}: {k} must be above 0, not {v!r:.60}')
     train._steady(recipe.reduce, schedule)
 
+# %% ../nbs/11_recipes.ipynb #f2bf9263
 def _check_consistency(recipe):
     "Raises `MarsError` where `consistency` of `recipe` holds what is not known."
     if unknown := set(recipe.consistency) - {'augment', 'weight', 'confidence'}:
@@ -493,8 +499,6 @@ def _check_consistency(recipe):
             raise MarsError(f'consistency: {k} must be a number from 0 {"to 1" if top == 1 else "up"}, not {v!r:.60}')
 
 # %% ../nbs/11_recipes.ipynb #ccbfeb34
-def _monitors(recipe): return [recipe.monitor, *(d['monitor'] for d in (recipe.reduce, recipe.stop) if 'monitor' in d)]
-
 def _check_monitors(recipe, masks, parts):
     "Raises `MarsError` where what `recipe` goes by is the IoU of a class that none of the tiles holds which it is measured on."
     for what in _monitors(recipe):
@@ -502,6 +506,7 @@ def _check_monitors(recipe, masks, parts):
         if k.isdigit() and trains(recipe) and not (masks[parts.val if part else parts.train] == int(k)).any():
             raise MarsError(f'monitor: {what} cannot be judged, no {"validation" if part else "training"} tile holds {CLASSES[int(k)]}; choose another figure')
 
+# %% ../nbs/11_recipes.ipynb #1a8eae5f
 def prepare(recipe):
     """The `Prepared` of `recipe`: tiles cleaned and split, training masks refined, training tiles enlarged or drawn from, no
     more of them than training will show. Raises `MarsError` for anything in the recipe that training would trip over later."""

@@ -50,8 +50,11 @@ class Confusion(keras.metrics.Metric):
     def update_state(self, y, logits, sample_weight=None):
         "Count `y` (integers, any shape) against the greatest of `logits` (..., n_classes)."
         one_hot = lambda k: ops.one_hot(ops.reshape(k, (-1,)), self.n_classes, dtype='float32')  # a product compiles everywhere, bincount does not
-        predicted = self.first + ops.argmax(logits[..., self.first:], -1)
-        self.matrix.assign_add(ops.cast(ops.matmul(ops.transpose(one_hot(ops.cast(y, 'int32'))), one_hot(predicted)), 'int32'))
+        self.matrix.assign_add(ops.cast(ops.matmul(ops.transpose(one_hot(ops.cast(y, 'int32'))), one_hot(self.predicted(logits))), 'int32'))
+
+    def predicted(self, logits):
+        "The class with the greatest of `logits` (..., n_classes), of those that may be predicted."
+        return self.first + ops.argmax(logits[..., self.first:], -1)
 
     def result(self):
         cm = ops.cast(self.matrix, 'float32')
@@ -446,8 +449,7 @@ class Pictures(keras.callbacks.Callback):
         before = dict(np.load(self.path)) if os.path.exists(self.path) else {}
         x = np.asarray(self.model.images)[self.ids, ..., None] / np.float32(255)
         seen = {'tiles': self.ids} | {e: masks for e, masks in before.items() if e != 'tiles' and int(e) <= epoch}
-        first = self.model.confusion.first  # of the classes that may be predicted
-        seen[str(epoch + 1)] = np.uint8(first + np.argmax(np.asarray(main(self.model.judged(x, training=False)))[..., first:], -1))
+        seen[str(epoch + 1)] = np.uint8(self.model.confusion.predicted(main(self.model.judged(x, training=False))))
         with atomic(self.path) as t, open(t, 'wb') as f: np.savez_compressed(f, **seen)
 
 def plot_pictures(images, masks, seen):
