@@ -101,8 +101,7 @@ def ladder(rows, records):
     value, low, high = ([getattr(d, k) for d in gaps] for k in ('value', 'low', 'high'))
     shown = pd.DataFrame({'row': named(rows), 'miou': rows.value, '95 %': [span(*i) for i in zip(rows.low, rows.high)], 'to the best': value,
         'its 95 %': [span(*i, '{:+.3f}') for i in zip(low, high)], 'seeds': rows.seeds}
-                         | {c: rows[c] for c in CLASSES[1:]} | {'score': rows.score} | ({'mean of seeds': rows['mean']} if rows.seeds.max() > 1 else {})
-                         | {'parameters': rows.parameters, 'minutes': rows.minutes})
+                         | {c: rows[c] for c in CLASSES[1:]} | {'score': rows.score, 'parameters': rows.parameters, 'minutes': rows.minutes})
     return tidy(shown, minutes='{:.1f}', **{'to the best': '{:+.3f}'})
 
 # %% ../nbs/12b_findings.ipynb #eddb4544

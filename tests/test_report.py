@@ -59,7 +59,7 @@ def test_every_figure_of_the_ladder_is_that_of_its_records(built):
         cm = sum(np.array(json.loads((p/'record.json').read_text())['result']['test']['confusion']) for p in runs.path)
         assert (line.miou, line.score, line['big rock']) == tuple(round(float(v), 3) for v in (metrics.miou(cm), metrics.score(cm), metrics.iou(cm)[4]))
         low, high = map(float, line['95 %'].split(' to '))
-        assert low <= line.miou <= high and line['mean of seeds'] == round(runs['test miou'].mean(), 3) and line.seeds == 2
+        assert low <= line.miou <= high and line.seeds == 2
 
 
 def test_all_records_are_one_csv(built):
