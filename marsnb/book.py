@@ -230,7 +230,8 @@ def data_page(table):
     shown, meant = map(report.data_of, (runs.suite(recipes.Recipe()), report.suites(table)[0]))
     if shown == meant: return chapter(nb)
     nb.cells.insert(1, nbformat.v4.new_markdown_cell(f'```{{warning}}\nThis page shows the data *{plain(shown)}*. The figures of this report come from '
-        f'*{plain(meant)}*, whose file was not at hand when it was built: name it with `MARSNB_DATA`.\n```'))
+        f'*{plain(meant)}*, whose file was not at hand when it was built: name it with `MARSNB_DATA`. What their records tell of them stands under '
+        '[How it is measured](method).\n```'))
     return chapter(nb, f'The data: {plain(shown)}, not {plain(meant)}')
 
 # %% ../nbs/12c_book.ipynb #714e0ab0

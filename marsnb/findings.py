@@ -6,10 +6,11 @@
 __all__ = ['COLOURS', 'BASELINES', 'COLUMNS', 'LIKE', 'LEADERBOARD', 'ELSEWHERE', 'GAINS', 'SHIPPED', 'NONE', 'span', 'standing',
            'fastest', 'named', 'plot_ladder', 'to_best', 'elsewhere', 'other_ladders', 'ladder', 'reported',
            'headlines', 'as_reported', 'like', 'beside', 'showcase', 'per_class', 'confusion', 'remark', 'team_tables',
-           'team_elsewhere', 'team_classes', 'front', 'plot_cost', 'cost', 'varied', 'ideas', 'plot_ideas', 'base',
-           'gains', 'parts', 'model_card', 'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand', 'kept', 'examples',
-           'plot_tiles', 'predicted', 'failures', 'compared', 'split', 'tally', 'overview', 'details', 'certainty',
-           'narrowed', 'on_top', 'lead', 'rarest', 'fifth', 'first_of', 'within', 'published', 'also', 'summary']
+           'team_elsewhere', 'team_classes', 'front', 'plot_cost', 'cheapest', 'cost', 'varied', 'ideas', 'plot_ideas',
+           'base', 'gains', 'parts', 'model_card', 'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand', 'kept',
+           'examples', 'plot_tiles', 'predicted', 'failures', 'splits', 'compared', 'split', 'tally', 'overview',
+           'details', 'certainty', 'narrowed', 'on_top', 'lead', 'rarest', 'fifth', 'first_of', 'within', 'published',
+           'also', 'summary']
 
 # %% ../nbs/12b_findings.ipynb #010bb44a
 import functools, html, json, re, textwrap
@@ -27,8 +28,8 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from . import metrics, recipes, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .recipes import Recipe
-from .report import (CALLED, TEAMS, VARIANT, afforded, change, changed, command, comparable, data_of, describe, folded, gallery, on_mars, place, plain,
-    precision, profile_of, recipe_file, tidy, title)
+from .report import (CALLED, START, TEAMS, VARIANT, afforded, change, changed, command, comparable, data_of, describe, folded, gallery, on_mars, place,
+    plain, precision, profile_of, recipe_file, tidy, title)
 
 # %% ../nbs/12b_findings.ipynb #3a8052dc
 def span(low, high, form='{:.3f}'):
@@ -238,6 +239,8 @@ def remark(records, reported, team):
     elif 'reported change' in shown:
         said += [f'So no difference of the two is shown: {"both stand" if "measured change" in shown else "what was reported stands"} as change against the '
             f'team\'s own baseline, *{base}*, as well.']
+    if 'measured change' in shown and records[records.team == team].groupby('row').seed.nunique().nunique() > 1:
+        said += ['A measured change is taken over the seeds that both rows have: where one has more, it is not the difference of the two measured figures.']
     if 'measured' in shown and not ((records.team == team) & (records.row == BASELINES.get(team))).any():
         said += [f'The baseline, *{base}*, is not measured yet.']
     if 'measured' in shown:
@@ -285,8 +288,8 @@ def front(rows, cost):
     return np.array([not ((rows[cost] <= c) & (rows.value > v)).any() for c, v in zip(rows[cost], rows.value)])
 
 def plot_cost(rows):
-    """Mean IoU against parameters and against minutes of training, both logarithmic; what
-    no cheaper row beats is named, times only where all rows were trained on one device."""
+    """Mean IoU against parameters and against minutes of training, both logarithmic; a line joins
+    what no cheaper row beats, for times only where all rows were trained on one device."""
     fig, axs = plt.subplots(2, 1, figsize=(6.4, 8), layout='constrained')
     shown, one = rows.assign(team=rows.team.map(lambda t: TEAMS.get(t, t))), rows.device.nunique() == 1
     colours = {TEAMS.get(t, t): COLOURS.get(t, 'black') for t in rows.team.unique()}
@@ -295,15 +298,17 @@ def plot_cost(rows):
         sns.scatterplot(shown, x=cost, y='value', hue='team', palette=colours, ax=ax, s=36, zorder=3, **marks)
         best = rows[:0] if marks else rows[front(rows, cost)].sort_values(cost)
         ax.step(best[cost], best.value, where='post', color='#999999', lw=1)
-        late = best[cost] > np.sqrt(rows[cost].min() * rows[cost].max())
-        for x, y, name, side in zip(best[cost], best.value, named(best), late):
-            ax.annotate(name, (x, y), xytext=(-5 if side else 5, 4), textcoords='offset points', fontsize=8, ha='right' if side else 'left')
         ax.set(xscale='log', xlabel=label, ylabel='mean IoU, test'); ax.margins(.12); ax.grid(alpha=.3)
         ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=EngFormatter(), minor_locator=NullLocator())
         key = ax.get_legend_handles_labels(); ax.get_legend().remove()
     fig.legend(*key, fontsize=8, frameon=False, loc='outside lower center', ncols=2)
-    fig.set_label(f'Mean IoU against cost of {len(rows)} rows. No row as small beats: ' + ', '.join(named(rows[front(rows, 'parameters')])))
+    fig.set_label(f'Mean IoU against cost of {len(rows)} rows. {cheapest(rows)}')
     return fig
+
+def cheapest(rows):
+    "Which of `rows` no other beats that is as small, the smallest first, as a sentence."
+    best = rows[front(rows, 'parameters')].sort_values('parameters')
+    return 'No row as small beats ' + ', '.join(f'{name} ({p:,} parameters)' for name, p in zip(named(best), best.parameters)) + '.'
 
 def cost(rows):
     "What each of `rows` costs, for a page."
@@ -347,7 +352,8 @@ GAINS = {verdicts.HOLDS: 'gain', verdicts.SEEMS: 'seems a gain', verdicts.OPEN: 
 def ideas(records):
     """What each change of a row gave in `records` (one suite), best first: `row`, `change`, `seeds`, the difference of miou
     on validation tiles and on test tiles (`value`, `low`, `high`), the `probability` that it is a gain, and the `verdict`,
-    one of `GAINS`. A row changed in several ways is set beside a changed row that differs in one of them alone."""
+    one of `GAINS`: open for a single seed where another start of the base changed as much. A row changed in several
+    ways is set beside a changed row that differs in one of them alone."""
     found = []
     for (team, row), kin in records.groupby(['team', records.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
         runs_of = dict(list(_starts(kin).groupby('row', sort=True)))
@@ -362,7 +368,10 @@ def ideas(records):
                 'val': val.mean(), 'value': d.value, 'low': d.low, 'high': d.high, 'probability': p,
                 'verdict': GAINS[verdicts.verdict(p, verdicts.by_seeds(d, 1))]})
     columns = ['row', 'change', 'base', 'seeds', 'val', 'value', 'low', 'high', 'probability', 'verdict']
-    return pd.DataFrame(found, columns=columns).sort_values('value', ascending=False, kind='stable', ignore_index=True)
+    changes = pd.DataFrame(found, columns=columns).sort_values('value', ascending=False, kind='stable', ignore_index=True)
+    luck = changes.row.map(changes.value[changes.change == START].abs().groupby(changes.row).max())
+    changes.loc[(changes.seeds == 1) & (changes.value.abs() <= luck), 'verdict'] = GAINS[verdicts.OPEN]
+    return changes
 
 # %% ../nbs/12b_findings.ipynb #28530b5a
 def plot_ideas(changes):
@@ -546,6 +555,18 @@ def failures(records, n=12):
     if tiles is None: return shown + [Markdown('The pictures are shown where the data is at hand: build the report with `MARSNB_DATA` naming the file.')]
     return shown + [plot_tiles(tiles, some, predicted(own, some)) for some in (table.tile.to_numpy()[i:i + 4] for i in range(0, len(table), 4))]
 
+# %% ../nbs/12b_findings.ipynb #1fa923b6
+def splits(records):
+    """For each seed of `records` (one suite) the tiles of the three parts, the rover stops of the test tiles and the share
+    of each terrain in their labelled pixels, as the row with most seeds has them among those with the usual training tiles."""
+    usual = records[records['train tiles'] == records['train tiles'].mode()[0]]
+    own = verdicts.row_of(usual, *usual.groupby(['team', 'row']).seed.nunique().idxmax())
+    shares = [(n := cm.sum(1)[1:]) / n.sum() for cm in own['test confusion']]
+    stops = [len(np.unique(c.groups)) if (c := verdicts.counts(p)) else np.nan for p in own.path]
+    table = pd.DataFrame({'seed': own.seed, **{p: own[f'{p} tiles'] for p in ('train', 'val', 'test')}, 'rover stops, test': stops}, index=own.index)
+    return tidy(table.assign(**{f'{c}, test': [s[i] for s in shares] for i, c in enumerate(CLASSES[1:])}), **{'rover stops, test': '{:.0f}'},
+        **{f'{c}, test': '{:.2%}' for c in CLASSES[1:]})
+
 # %% ../nbs/12b_findings.ipynb #b2ce3119
 def compared(j):
     """How many of the comparisons of the claim `j`, a `Judged`, are measured, and in how
@@ -569,7 +590,10 @@ def tally(judged):
     many = ('hold', 'do not hold', 'seem to hold', 'seem not to hold', 'are not decided', 'are measured in part', 'are not measured yet')
     one = (*verdicts.WORDS[:4], 'is not decided', 'is measured in part', 'is not measured yet')
     said = [f'{n} {one[i] if n == 1 else many[i]}' for i, w in enumerate(verdicts.WORDS) if (n := sum(j.verdict == w for j in judged))]
-    return f'Of {len(judged)} claims {", ".join(said)}.'
+    theirs = [j for j in judged if j.by_miou not in ('', verdicts.WAITING)]
+    other = sum(j.by_miou != j.verdict for j in theirs)
+    return f'Of {len(judged)} claims {", ".join(said)}.' + (f' Of the {len(theirs)} judged by a figure that background has a part in, {other or "none"} would '
+        f'have another verdict by the mean IoU of the terrains.' if theirs else '')
 
 def _elsewhere(j): return f'{profile_of(j.suite)}: {j.verdict}'
 
@@ -580,6 +604,7 @@ def overview(judged):
     size = lambda j: '' if 'size' not in j.table else ', '.join(dict.fromkeys(filter(None, j.table['size'])))
     said = lambda j: j.verdict + (f' ({n} of {len(j.table)} measured)' if (n := (j.table.verdict != verdicts.WAITING).sum()) < len(j.table) else '')
     table = tidy(pd.DataFrame({**called(known), 'verdict': [said(j) for j in known], 'probability': [j.probability for j in known],
+        'figure': [j.table.figure[0] for j in known], 'by miou': [j.by_miou if j.by_miou != j.verdict else 'the same' for j in known],
         'size against report': [size(j) for j in known], 'profile': ['; '.join([profile_of(j.suite), *map(_elsewhere, j.others)]) for j in known]}),
         probability='{:.2f}')
     more = pd.DataFrame({**called(waiting), 'quotation': [j.claim.quotation for j in waiting], 'source': [j.claim.source for j in waiting]})
@@ -606,8 +631,9 @@ def details(judged):
         if c.team != team: team, heading = c.team, f'## {plain(TEAMS.get(c.team, c.team))}\n\n'
         source = f' ({plain(c.source)})' if c.source else ''
         others = ''.join(f' In profile {plain(profile_of(o.suite))}: {o.verdict}.' for o in j.others)
+        by_miou = f' By the mean IoU of the terrains: {j.by_miou}.' if j.by_miou not in ('', j.verdict) else ''
         pieces.append(Markdown(f'{heading}### {plain(c.claim)}\n\n**{j.verdict[0].upper() + j.verdict[1:]}**, in profile {plain(profile_of(j.suite))}. '
-            f'{compared(j)}{others}\n\n> {plain(c.quotation)}{source}\n\n{plain(c.note)} Judged by {plain(j.table.figure[0])}, expected: '
+            f'{compared(j)}{others}{by_miou}\n\n> {plain(c.quotation)}{source}\n\n{plain(c.note)} Judged by {plain(j.table.figure[0])}, expected: '
             f'{plain(j.table.expected[0])}.'))
         pieces.append(_comparisons(j))
     return pieces

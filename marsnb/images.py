@@ -73,9 +73,8 @@ def blended(net, image, background=True):
     batch = 4 if len(at) <= 4 else 16
     for k in range(0, len(at), batch):
         cut = [np.s_[i:i + size[0], j:j + size[1]] for i, j in at[k:k + batch]]
-        for c, p in zip(cut, infer.probabilities(net, np.stack([x[c] for c in cut]), batch)): total[c] += p * weight
+        for c, p in zip(cut, infer.probabilities(net, np.stack([x[c] for c in cut]), batch, background)): total[c] += p * weight
     total = total[tuple(np.s_[m:m + n] for m, n in zip(margins, image.shape))]
-    if not background: total[..., 0] = 0
     total /= total.sum(-1, keepdims=True)
     return total
 

@@ -141,9 +141,11 @@ def calibrated(net, t):
     x = keras.Input(net.input_shape[1:])
     return keras.Model(x, main(net(x)) / t)
 
-def probabilities(net, images, batch=64):
-    "Probabilities float32 (n, h, w, n_classes) of grey `images` (n, h, w): 160 kB a tile."
-    return np.concatenate([np.asarray(ops.softmax(x)) for x in batches(net, images, batch)])
+def probabilities(net, images, batch=64, predict_background=True):
+    """Probabilities float32 (n, h, w, n_classes) of grey `images` (n, h, w): 160 kB a tile. Without
+    `predict_background` terrain shares what it would get."""
+    never = np.float32([0 if predict_background else -np.inf] + [0] * (N_CLASSES - 1))
+    return np.concatenate([np.asarray(ops.softmax(x + never)) for x in batches(net, images, batch)])
 
 def uncertainty(p):
     "Entropy of the probabilities `p` (..., n_classes) in units of its greatest value: 0 = sure, 1 = knows nothing."

@@ -341,8 +341,7 @@ def measure(recipe, ready, net):
 def _ece(net, tiles, ids, background):
     "The calibration error of `net` on the tiles `ids`, over all classes where it may say `background`, else over those of terrain."
     from marsnb import evaluate, infer
-    p = infer.probabilities(net, tiles.images[ids])
-    if not background: p = p * [0, 1, 1, 1, 1] / p[..., 1:].sum(-1, keepdims=True)
+    p = infer.probabilities(net, tiles.images[ids], predict_background=background)
     return float(evaluate.ece(evaluate.reliability(tiles.masks[ids], p).sum(0)))
 
 # %% ../nbs/11a_runs.ipynb #a8d50b63

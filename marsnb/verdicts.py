@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'CACHE', 'RULES', 'SAME', 'SURE', 'WORDS', 'HOLDS', 'FAILS', 'SEEMS', 'SEEMS_NOT', 'OPEN', 'PART', 'WAITING',
-           'RULE', 'JUDGES', 'PAIRS', 'Counts', 'counts', 'figure', 'row_of', 'pooled', 'draws', 'middle', 'Level',
-           'level', 'Difference', 'difference', 'probability', 'by_seeds', 'Claim', 'claims', 'verdict', 'together',
-           'expected', 'against', 'judge', 'same_order', 'Order', 'validation_predicts_test', 'Judged', 'judge_all']
+           'RULE', 'WITH_BACKGROUND', 'JUDGES', 'PAIRS', 'Counts', 'counts', 'figure', 'row_of', 'pooled', 'draws',
+           'middle', 'Level', 'level', 'Difference', 'difference', 'probability', 'by_seeds', 'Claim', 'claims',
+           'verdict', 'together', 'expected', 'against', 'judge', 'same_order', 'Order', 'validation_predicts_test',
+           'Judged', 'judge_all']
 
 # %% ../nbs/12a_verdicts.ipynb #5239164f
 import hashlib
@@ -187,9 +188,10 @@ which can be as large as what many of these changes give. So unless the differen
 are the least), a claim only **seems to hold** or **seems not to hold**. A claim of several comparisons holds if each does, and does not if one does not;
 it is **measured in part** where those that are measured hold and others are not measured yet; its probability is that of its weakest comparison. The
 reported size plays no part in this: *as claimed* says that it lies in the 95 % interval of what was measured, *less*, *more* and *other sign* how what was
-measured differs. Of several profiles the one with most comparisons of a claim judges it, of equals the one that
-trains longest; what the others say stands beside it. Where the order of all rows is asked for, teams and the rows of each are drawn instead, and that
-order can only seem so. Quick runs and made-up terrain decide nothing.'''
+measured differs. Of several profiles the one with most comparisons of a claim judges it, of equals the one with most seeds, then the one that trains
+longest; what the others say stands beside it. Where a team's figure has background in it, the verdict that the mean IoU of the terrains gives, *by miou*,
+stands beside that of the team's figure. Where the order of all rows is asked for, teams and the rows of each are drawn instead, and that order can only
+seem so. Quick runs and made-up terrain decide nothing.'''
 
 def verdict(probability, seeds):
     """`holds` from a `probability` of SURE on, `does not hold` from its opposite down, else `not
@@ -221,12 +223,14 @@ def _said(d, p, records, seeds):
     `d` was measured, None where nothing was. Made-up terrain and quick runs decide nothing."""
     return WAITING if d is None else verdict(p, seeds) if on_mars(records.suite.iloc[0]) else OPEN
 
+WITH_BACKGROUND = ('score', 'miou5')  # figures that change where background is predicted
+
 def _compared(claim, pair, size, d, records):
     """What there is to say of a comparison of two rows, the `pair`, but the verdict; beside
     a figure that background has a part in, the difference in miou, which it has none in."""
     value, low, high, seeds = d[:4] if d else (np.nan, np.nan, np.nan, 0)
     names = [title(*r).removeprefix(f'{TEAMS.get(claim.team, claim.team)}: ') for r in pair]  # other teams' rows with their team
-    plain = claim.metric in ('score', 'miou5') and difference(*(row_of(records, *r) for r in pair))
+    plain = claim.metric in WITH_BACKGROUND and difference(*(row_of(records, *r) for r in pair))
     return {'comparison': ' minus '.join(names), 'figure': claim.metric, 'expected': expected(claim.sign), 'reported': np.nan if size is None else size,
         'difference': value, 'low': low, 'high': high, 'size': against(size, d),
         **dict(zip(('in miou', 'miou low', 'miou high'), plain[:3] if plain else [np.nan] * 3)), 'seeds': seeds}
@@ -275,14 +279,15 @@ def validation_predicts_test(records, figure='miou', enough=8):
 # %% ../nbs/12a_verdicts.ipynb #bb3e217e
 class Judged(NamedTuple):
     """A `claim`, the `verdict`, the `probability` of the claim (of its weakest comparison; nan where
-    one is not measured, unless the others speak against the claim), the `table` of comparisons, the
-    `suite` that they come from, and what is measured in `others`, each a `Judged`."""
+    one is not measured, unless the others speak against the claim), the `table` of comparisons, the `suite` that they come from, what
+    is measured in `others`, each a `Judged`, and, of a claim about a figure that background has a part in, the verdict `by_miou`."""
     claim: Claim
     verdict: str
     probability: float
     table: pd.DataFrame
     suite: str
     others: tuple = ()
+    by_miou: str = ''
 
 def _ordered(claim, records):
     "The table of a claim on whether validation predicts test."
@@ -300,14 +305,19 @@ PAIRS = {'same_order': 2, 'validation_predicts_test': 0}  # of rows; other claim
 def _judged(claim, records):
     table = JUDGES[claim.judge](claim, records)
     word = together(list(table.verdict))
-    return Judged(claim, word, float(table.probability.min(skipna=word in (FAILS, SEEMS_NOT))), table, records.suite.iloc[0])
+    plain = _judged(claim._replace(metric='miou'), records).verdict if claim.metric in WITH_BACKGROUND else ''
+    return Judged(claim, word, float(table.probability.min(skipna=word in (FAILS, SEEMS_NOT))), table, records.suite.iloc[0], by_miou=plain)
 
 def judge_all(claims, records):
     """A `Judged` for each of `claims`, from that suite among `records` (those of `report.comparable`)
-    which has most of its comparisons; of equals, from the one with most tile passes."""
+    which has most of its comparisons; of equals, from the one with most seeds (most rows, where it is about all), then with most tile passes."""
     suites = sorted((own for _, own in records.groupby('suite', sort=False)), key=lambda own: own.passes.median(), reverse=True)
     return [_first([_judged(c, own) for own in suites]) for c in claims]
 
+def _weight(j):
+    known = j.table[j.table.verdict != WAITING]
+    return len(known), 0 if known.empty else known['seeds' if 'seeds' in known else 'rows'].min()
+
 def _first(judged):
-    best = max(judged, key=lambda j: (j.table.verdict != WAITING).sum())
+    best = max(judged, key=_weight)
     return best._replace(others=tuple(j for j in judged if j is not best and j.verdict != WAITING))
