@@ -317,14 +317,19 @@ def cost(rows):
     return tidy(shown, **{'seconds of training': '{:,.0f}', 'tiles a second': '{:,.0f}', 'memory (MB)': '{:,.0f}'})
 
 # %% ../nbs/12b_findings.ipynb #310f5782
+def _ways(record, base):
+    "In how many ways `record` was trained otherwise than `base`: fields, and keys of those that say something in both."
+    said = lambda k: all(r['recipe'].get(k.split()[0]) for r in (record, base))
+    return len({k if said(k) else k.split()[0] for k in changed(record, base)})
+
 def _parents(records, row):
     """What each of `records` (by name) but that of `row` is set beside: `row`, which ties favour, or where that is nearer one that
-    it differs from in a single parameter (the next on the way to `row` in the minimum spanning tree of such steps)."""
+    it differs from in a single way (the next on the way to `row` in the minimum spanning tree of such steps)."""
     names = list(records)
     if row not in names: return {}
-    steps = np.array([[len(changed(records[a], records[b])) for b in names] for a in names], float)
+    steps = np.array([[_ways(records[a], records[b]) for b in names] for a in names], float)
     steps[steps > 1] = 0  # no step leads there
-    for a, name in enumerate(names): steps[a, names.index(row)] = steps[names.index(row), a] = len(changed(records[name], records[row])) - .5
+    for a, name in enumerate(names): steps[a, names.index(row)] = steps[names.index(row), a] = _ways(records[name], records[row]) - .5
     np.fill_diagonal(steps, 0)
     before = breadth_first_order(minimum_spanning_tree(steps), names.index(row), directed=False)[1]
     return {n: names[p] for n, p in zip(names, before) if p >= 0}
@@ -559,11 +564,11 @@ def failures(records, n=12):
 def splits(records):
     """For each seed of `records` (one suite) the tiles of the three parts, the rover stops of the test tiles and the share
     of each terrain in their labelled pixels, as the row with most seeds has them among those with the usual training tiles."""
-    usual = records[records['train tiles'] == records['train tiles'].mode()[0]]
-    own = verdicts.row_of(usual, *usual.groupby(['team', 'row']).seed.nunique().idxmax())
+    usual = records[records['train tiles'] == records.groupby('seed')['train tiles'].transform(lambda n: n.mode()[0])]
+    own = verdicts.row_of(usual, *usual.groupby(['team', 'row']).seed.nunique().idxmax()).reset_index(drop=True)
     shares = [(n := cm.sum(1)[1:]) / n.sum() for cm in own['test confusion']]
     stops = [len(np.unique(c.groups)) if (c := verdicts.counts(p)) else np.nan for p in own.path]
-    table = pd.DataFrame({'seed': own.seed, **{p: own[f'{p} tiles'] for p in ('train', 'val', 'test')}, 'rover stops, test': stops}, index=own.index)
+    table = pd.DataFrame({'seed': own.seed, **{p: own[f'{p} tiles'] for p in ('train', 'val', 'test')}, 'rover stops, test': stops})
     return tidy(table.assign(**{f'{c}, test': [s[i] for s in shares] for i, c in enumerate(CLASSES[1:])}), **{'rover stops, test': '{:.0f}'},
         **{f'{c}, test': '{:.2%}' for c in CLASSES[1:]})
 

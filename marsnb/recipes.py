@@ -10,7 +10,7 @@ __all__ = ['PROFILES', 'FIELDS', 'NUMBERS', 'BOUNDS', 'NEEDS', 'WORDS', 'MAX_LEN
            'pretraining']
 
 # %% ../nbs/11_recipes.ipynb #19e4a60a
-import contextlib, dataclasses, functools, hashlib, inspect, json, math, platform, re
+import contextlib, copy, dataclasses, functools, hashlib, inspect, json, math, os, platform, re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -186,8 +186,12 @@ def read_yaml(path):
 
 def load(path):
     "The `Recipe` in the YAML file at `path`. Raises `MarsError` also where one of those of the project is filed under another team or row than it names."
-    recipe, home = make(read_yaml(path), str(path)), Path(path).resolve().parent
-    if home.parent == RECIPES and (recipe.team, recipe.row) != (home.name, Path(path).stem):
+    return copy.deepcopy(_load(Path(path), os.path.exists(path) and os.stat(path).st_mtime_ns))
+
+@functools.lru_cache(256)
+def _load(path, changed):  # a sweep asks for the file of a row at every turn
+    recipe, home = make(read_yaml(path), str(path)), path.resolve().parent
+    if home.parent == RECIPES and (recipe.team, recipe.row) != (home.name, path.stem):
         raise MarsError(f'{path}: says team {recipe.team or "none"} and row {recipe.row or "none"}; write team: {home.name} and row: {Path(path).stem}, or '
             f'file it otherwise')
     return recipe
