@@ -355,10 +355,10 @@ ELSEWHERE = ' (both on another base)'
 GAINS = {verdicts.HOLDS: 'gain', verdicts.SEEMS: 'seems a gain', verdicts.OPEN: 'not decided', verdicts.SEEMS_NOT: 'seems a loss', verdicts.FAILS: 'loss'}
 
 def ideas(records):
-    """What each change of a row gave in `records` (one suite), best first: `row`, `change`, `seeds`, the difference of miou
-    on validation tiles and on test tiles (`value`, `low`, `high`), the `probability` that it is a gain, and the `verdict`,
-    one of `GAINS`: open for a single seed where another start of the base changed as much. A row changed in several
-    ways is set beside a changed row that differs in one of them alone."""
+    """What each change of a row gave in `records` (one suite), best first: `row`, `change`, `seeds`, how many times as many tile `passes` it took
+    (members and teachers included), the difference of miou on validation tiles and on test tiles (`value`, `low`, `high`), the `probability` that
+    it is a gain, and the `verdict`, one of `GAINS`: open for a single seed where another start of the base changed as much. A row changed in
+    several ways is set beside a changed row that differs in one of them alone."""
     found = []
     for (team, row), kin in records.groupby(['team', records.row.str.replace(f'^{VARIANT}$', r'\1', regex=True)], sort=True):
         runs_of = dict(list(_starts(kin).groupby('row', sort=True)))
@@ -370,9 +370,9 @@ def ideas(records):
             where = f' (both with other {other[0]})' if len(other) == 1 else ELSEWHERE if other else ''
             p = verdicts.probability(d, 1)
             found.append({'row': title(team, row), 'change': change(said[name], said[beside]) + where, 'base': ', '.join(other), 'seeds': d.seeds,
-                'val': val.mean(), 'value': d.value, 'low': d.low, 'high': d.high, 'probability': p,
-                'verdict': GAINS[verdicts.verdict(p, verdicts.by_seeds(d, 1))]})
-    columns = ['row', 'change', 'base', 'seeds', 'val', 'value', 'low', 'high', 'probability', 'verdict']
+                'passes': runs_of[name].passes.mean() / runs_of[beside].passes.mean(), 'val': val.mean(), 'value': d.value, 'low': d.low,
+                'high': d.high, 'probability': p, 'verdict': GAINS[verdicts.verdict(p, verdicts.by_seeds(d, 1))]})
+    columns = ['row', 'change', 'base', 'seeds', 'passes', 'val', 'value', 'low', 'high', 'probability', 'verdict']
     changes = pd.DataFrame(found, columns=columns).sort_values('value', ascending=False, kind='stable', ignore_index=True)
     luck = changes.row.map(changes.value[changes.change == START].abs().groupby(changes.row).max())
     changes.loc[(changes.seeds == 1) & (changes.value.abs() <= luck), 'verdict'] = GAINS[verdicts.OPEN]
@@ -412,10 +412,10 @@ def gains(changes):
     brief = changes.change.str.removesuffix(ELSEWHERE)  # which one, its column says
     shown = changes.assign(change=changes.row + ': ' + brief if changes.row.nunique() > 1 else brief,
         interval=[span(a, b, '{:+.3f}') for a, b in zip(changes.low, changes.high)])
-    names = {'change': 'change', 'base': 'both with other', 'seeds': 'seeds', 'val': 'val', 'value': 'test', 'interval': '95 % interval',
+    names = {'change': 'change', 'base': 'both with other', 'seeds': 'seeds', 'passes': 'passes', 'val': 'val', 'value': 'test', 'interval': '95 % interval',
         'probability': 'a gain', 'verdict': 'verdict'}
     names = {k: v for k, v in names.items() if k != 'base' or shown.base.any()}
-    return tidy(shown[list(names)].rename(columns=names), val='{:+.3f}', test='{:+.3f}', **{'a gain': '{:.0%}'})
+    return tidy(shown[list(names)].rename(columns=names), passes='{:.1f}×', val='{:+.3f}', test='{:+.3f}', **{'a gain': '{:.0%}'})
 
 # %% ../nbs/12b_findings.ipynb #8e789efa
 def parts(everything):

@@ -169,7 +169,8 @@ def masks_of(files, given):
     out = {f: [] for f in files}
     for g in map(Path, given):
         if not g.exists(): raise MarsError(f'{g}: no such file or folder')
-        fit = {f: m for f in files if (m := named(g).get(f.stem) if g.is_dir() else g)}
+        inside = named(g) if g.is_dir() else {}
+        fit = {f: m for f in files if (m := inside.get(f.stem) if g.is_dir() else g)}
         if not fit: raise MarsError(f'{g}: no mask has the name of an image, such as {files[0].stem}.png')
         for f, m in fit.items(): out[f].append(m)
     return out
