@@ -43,8 +43,9 @@ lab: setup               ## JupyterLab, with the project's kernel
 bench: setup             ## speed and memory as ratios, measured side by side
 	$(V)/python -m marsnb.bench
 
-lock:                    ## write requirements.lock anew from what is installed here
-	$(V)/python -m pip freeze --all --exclude-editable --exclude marsnb --exclude pip | LC_ALL=C sort -f > requirements.lock
+lock: setup              ## write requirements.lock anew from what is installed here
+	$(V)/python -m pip freeze --all --exclude-editable --exclude marsnb --exclude pip > requirements.new
+	LC_ALL=C sort -f requirements.new > requirements.lock && rm requirements.new
 
 clean:                   ## away with what `make` makes again; trained networks, in runs/, stay
 	rm -rf .venv book/_build build *.egg-info

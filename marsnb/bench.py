@@ -320,8 +320,9 @@ def main(what):
     with page.noise_to(os.devnull): machine = runs.device()  # loads the backend
     with tempfile.TemporaryDirectory() as d:
         def read():
-            path = data_path() or Path(d)/'course.npz'
-            if not path.exists(): course_file(path)
+            path = data_path()
+            if path and not path.exists(): raise click.UsageError(f'{path}: no such file; leave MARSNB_DATA unset to measure on made-up tiles')
+            if not path: course_file(path := Path(d)/'course.npz')
             return loading(path)
         for about, f in dict(reading=read, predicting=predicting, training=training, augmenting=augmenting, pages=pages, books=books, between=between,
                 floor=floor).items():

@@ -277,15 +277,18 @@ def predict_images(paths, out, masks, looks, **how):
     with noise_to(os.devnull) as terminal:  # OpenCV is talkative, too
         from marsnb import images
         files = images.frames(paths)
-        masks = images.masks_of(files, masks)
+        of_image = images.masks_of(files, masks)
         runs.writable(out)
         if any(Path(p).is_dir() and os.path.samefile(p, out) for p in paths): raise MarsError(f'{out}: holds the images; name another folder with --out')
         done, (net, background, post) = 0, images.network(**looks)
         for f in files:
             if remark := images.unlike_frame(f, how['scale']): print(remark, file=terminal, flush=True)
+        if masks and (bare := [f for f in files if not of_image[f]]):
+            more = f', nor for {len(bare) - 1:,} more' if len(bare) > 1 else ''
+            print(f'{bare[0]}: no mask of its name{more}; assessed as a whole', file=terminal, flush=True)
         if post: print(f'left out, because it is made for tiles: {", ".join(f.func.__name__ for f in post)}', file=terminal, flush=True)
         with Progress(disable=not terminal.isatty(), console=Console(file=terminal)) as bar:
-            for f, name, wrong in bar.track(images.map_images(net, files, out, masks, background=background, **how), len(files), description='mapping'):
+            for f, name, wrong in bar.track(images.map_images(net, files, out, of_image, background=background, **how), len(files), description='mapping'):
                 if wrong: print(wrong, file=terminal, flush=True)
                 done += wrong is None
     if not done: raise MarsError(f'{out}: nothing written, none of {len(files)} images could be mapped')

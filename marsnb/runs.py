@@ -259,10 +259,12 @@ def _member(recipe, ready):
     if finished(recipe, ready.tiles) and not _with_network(recipe, ready.tiles): recipe = dataclasses.replace(recipe, out=str(workshop(recipe)/'again'))
     writable(workshop(recipe))
     with page.locked(workshop(recipe)/'lock'):  # another process may be at it
-        record = _with_network(recipe, ready.tiles) or execute(recipe, recipes.prepare(recipe))
-    with np.load(folder(recipe)/'test.npz') as z:
-        if not np.array_equal(z['tiles'], ready.parts.test):
+        if record := _with_network(recipe, ready.tiles):
+            with np.load(folder(recipe)/'test.npz') as z: test = z['tiles']
+        else: test = (own := recipes.prepare(recipe)).parts.test
+        if not np.array_equal(test, ready.parts.test):
             raise MarsError(f'{recipe.team}/{recipe.row}: other test tiles than those of the ensemble that it is a member of; give both the same cleaning')
+        record = record or execute(recipe, own)
     return record, infer.open_model(workshop(recipe)/'best.keras')
 
 def _with_network(recipe, tiles):

@@ -17,7 +17,7 @@ from keras import ops
 from tqdm import tqdm
 
 from . import losses
-from .core import CLASSES, MarsError, N_CLASSES, PALETTE, atomic, rng, show_tiles
+from .core import CLASSES, MarsError, N_CLASSES, PALETTE, atomic, nearest, rng, show_tiles
 from .metrics import SUMMARY, iou
 
 # %% ../nbs/09_train.ipynb #c936356b
@@ -413,6 +413,8 @@ def _steady(reduce, schedule):
 def _optimizer(name, rate, args):
     "The optimizer `name`, `Muon` or one that Keras knows, with the learning rate `rate`, a number or a schedule, and its other arguments `args`."
     if 'learning_rate' in args: raise MarsError('optimizer_args: learning_rate is what lr and schedule say; set those')
+    known = {n.lower() for n, c in vars(keras.optimizers).items() if isinstance(c, type)} - {'optimizer', 'lossscaleoptimizer'}
+    if name.lower() not in known: raise MarsError(f'unknown optimizer {name!r:.40}; did you mean {nearest(name, sorted(known))}?')
     try: return Muon(rate, **args) if name.lower() == 'muon' else keras.optimizers.get({'class_name': name, 'config': {'learning_rate': rate, **args}})
     except (ValueError, TypeError) as e: raise MarsError(f'optimizer {name!r:.40} with {args!r:.80}: {" ".join(str(e).split())[:160]}') from None
 

@@ -80,7 +80,8 @@ def test_mask_scale_and_probabilities(predict, tiles, tmp_path):
     put(tmp_path/'edr'/f'{stem}.JPG', np.kron(tiles[:2].reshape(128, 128), np.ones((2, 2), np.uint8))); put(tmp_path/'edr'/'other.png', tiles[0])
     rover, far = np.zeros((2, 256, 256), np.uint8); rover[200:, :50] = 1; far[:30] = 255
     put(tmp_path/'mxy'/f'{stem.replace("EDR", "MXY")}.png', rover); put(tmp_path/'rng'/f'{stem.replace("EDR", "RNG")}.png', far)
-    assert predict('edr', '--mask', 'mxy', '--mask', 'rng', '--sure', 0, '--scale', .5, '--probabilities', '--tta', '--out', 'maps')[0] == 0
+    code, _, err = predict('edr', '--mask', 'mxy', '--mask', 'rng', '--sure', 0, '--scale', .5, '--probabilities', '--tta', '--out', 'maps')
+    assert code == 0 and 'other.png: no mask of its name; assessed as a whole' in err
     assert np.array_equal(labels(tmp_path/'maps'/f'{stem}_labels.png') == 255, (rover | far) > 0) and (labels(tmp_path/'maps'/'other_labels.png') < 5).all()
     p = np.load(tmp_path/'maps'/f'{stem}_probabilities.npz')['probabilities']
     assert p.shape == (128, 128, 5) and np.allclose(p.astype(float).sum(-1), 1,
