@@ -297,6 +297,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'marsnb.findings._note': ('findings.html#_note', 'marsnb/findings.py'),
                                  'marsnb.findings._otherwise': ('findings.html#_otherwise', 'marsnb/findings.py'),
                                  'marsnb.findings._parents': ('findings.html#_parents', 'marsnb/findings.py'),
+                                 'marsnb.findings._shared': ('findings.html#_shared', 'marsnb/findings.py'),
                                  'marsnb.findings._starts': ('findings.html#_starts', 'marsnb/findings.py'),
                                  'marsnb.findings._times': ('findings.html#_times', 'marsnb/findings.py'),
                                  'marsnb.findings._ways': ('findings.html#_ways', 'marsnb/findings.py'),

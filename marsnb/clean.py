@@ -49,11 +49,13 @@ def unlikeness(images, masks):
     - correlation of the edges) + 4 (1 - Tanimoto coefficient of the masks)."""
     if len(images) > MAX_TILES: raise MarsError(f'{len(images):,} tiles are too many to compare each with each (at most {MAX_TILES:,}); take fewer')
     e, m = edge_map(images), mask_map(masks)
+    def distance(likeness): return np.clip(np.subtract(1, likeness, out=likeness), 0, None, out=likeness)
     shared = m @ m.T
-    size = np.diagonal(shared)
-    d = np.sqrt(np.clip(1 - e @ e.T, 0, None) + 4 * np.clip(1 - shared / np.maximum(size[:, None] + size - shared, 1e-3), 0, None))
-    np.fill_diagonal(d, 0)
-    return (d + d.T) / 2
+    either = np.add.outer(size := shared.diagonal().copy(), size); either -= shared
+    d = distance(np.divide(shared, np.maximum(either, 1e-3, out=either), out=shared)); del either  # three such tables would be too many
+    d *= 4; d += distance(e @ e.T)
+    np.sqrt(d, out=d); np.fill_diagonal(d, 0)
+    return d
 
 # %% ../nbs/01b_clean.ipynb #fa71b012
 def _all(masks, ids): return np.arange(len(masks)) if ids is None else np.asarray(ids, int)
@@ -107,11 +109,11 @@ def read_discard(path, n):
     """The discard list at `path` as {tile number: reason}; `n` tiles exist. Lines are `number
     reason`; empty ones and those with # are skipped. Raises `MarsError` with the line."""
     out = {}
-    try: lines = Path(path).read_text(encoding='utf-8').splitlines()
+    try: lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as e: raise MarsError(f'{path}: not a readable list ({e}); each line is a tile number and a reason') from None
     for i, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith('#'): continue
-        number, _, reason = line.strip().partition(' ')
+        number, reason = (line.split(None, 1) + [''])[:2]
         if not number.isdecimal() or int(number) >= n: raise MarsError(f'{path}, line {i}: {number[:40]!r} is no tile number from 0 to {n - 1}')
         out[int(number)] = reason.strip()
     return out

@@ -82,7 +82,8 @@ def peak_memory():
     """The most memory this process has taken so far, in bytes. (On Linux `getrusage` would
     count the parent's from before the start, so the kernel's own account is read.)"""
     status = Path('/proc/self/status')
-    if status.exists(): return next(int(l.split()[1]) for l in status.read_text().splitlines() if l.startswith('VmHWM')) * 1024
+    peak = [int(l.split()[1]) for l in status.read_text().splitlines() if l.startswith('VmHWM')] if status.exists() else []
+    if peak: return peak[0] * 1024
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 

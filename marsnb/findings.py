@@ -683,9 +683,11 @@ def _times(recipe):
     return max(r.widths[0] / recipes.widths(r)[0] for r in nets)
 
 # %% ../nbs/12b_findings.ipynb #1bcd7550
+def _shared(rows, records): return set.intersection(*(set(verdicts.row_of(records, r.team, r.row).seed) for r in rows.itertuples()))
+
 def on_top(rows, records):
     "The share of the resamples, of the seeds that all of `rows` have, in which the best stands above every other one; nan where none is known."
-    alike = records[records.seed.isin(set.intersection(*(set(verdicts.row_of(records, r.team, r.row).seed) for r in rows.itertuples())))]
+    alike = records[records.seed.isin(_shared(rows, records))]
     known = [d.draws for d in to_best(rows, alike)[1:] if d is not None and d.draws is not None]
     return float(np.mean(np.max(known, 0) < 0)) if known else np.nan
 
@@ -693,10 +695,11 @@ def lead(rows, records):
     "A sentence on how far the best of `rows` stands above the second on the tiles of the seeds that both have, or nothing where no interval is known."
     d = to_best(rows[:2], records)[-1] if len(rows) > 1 else None
     if d is None or np.isnan(d.low): return ''
-    share = on_top(rows, records)
+    share, common = on_top(rows, records), len(_shared(rows, records))
+    where = '' if common == d.seeds else f'on those of the {common if common > 1 else "one"} seed{"s" * (common > 1)} that all rows have '
     return (f' On the tiles of the {d.seeds if d.seeds > 1 else "one"} seed{"s" * (d.seeds > 1)} that both have it is {abs(d.value):.3f} '
         f'{"below" if d.value > 0 else "above"} the second best, {_link(rows.iloc[1], records)} (95 %: {span(-d.high, -d.low, "{:+.3f}")})'
-        + ('.' if np.isnan(share) else f'; it is above all others in {share:.0%} of the [resamples](method).'))
+        + ('.' if np.isnan(share) else f'; {where}it is above all others in {share:.0%} of the [resamples](method).'))
 
 NONE = .001  # an IoU below this is next to none
 
