@@ -59,7 +59,7 @@ MAX_RUNS = 10_000  # runs of one sweep
 def read(name):
     """The sweep that `name` means: a file, a name in `nbs/experiments/sweeps`, a recipe, or recipes
     such as `hendrix/*`; gives recipes (files), seeds (None where the file says none) and overrides."""
-    text, path = str(name), next((p for p in (Path(name), SWEEPS/f'{name}.yml') if p.is_file()), None)
+    text, path = str(name), next((p for p in (Path(name), SWEEPS/name, SWEEPS/f'{name}.yml') if p.is_file()), None)
     if not path and not SWEEPS.is_dir(): find('*')  # raises: there is no clone
     if not path and text.endswith(('.yml', '.yaml')): raise MarsError(f'{name}: no such file')
     if not path and '/' not in text and '*' not in text:
@@ -171,22 +171,23 @@ def again(record, out, file=''):
 
 # %% ../nbs/11c_plan.ipynb #f2e4474a
 def seconds(todo):
-    """Seconds of training to expect for each of the recipes `todo`: of earlier runs of
-    that row, else the median of its suite; None where the suite has no records. An ensemble takes
-    none of its own: its record counts those of its members, which are runs themselves."""
-    known = {}
-    for root in {runs.folder(r).parents[2] for r in todo}: known[root] = [(tuple(p.parts[-4:-2]), _cost(p)) for p in sorted(root.glob('*/*/*/record.json'))]
+    """Seconds of training to expect for each of the recipes `todo`: what earlier runs of that row took a tile pass, else the median of
+    its suite, times the passes of its profile (of those runs, where the recipe says how many epochs); None where the suite has
+    no records. An ensemble takes none of its own: its record counts those of its members, which are runs themselves."""
+    known = {root: [c for p in sorted(root.glob('*/*/*/record.json')) if (c := _cost(p))] for root in {runs.folder(r).parents[2] for r in todo}}
     def of(recipe):
         if not recipes.trains(recipe): return 0.
-        home = runs.folder(recipe)
-        every = [(row, s) for row, s in known[home.parents[2]] if s is not None]
-        own = [s for row, s in every if row == home.parts[-3:-1]]
-        return float(np.mean(own) if own else np.median([s for _, s in every])) if every else None
+        every, home = known[runs.folder(recipe).parents[2]], runs.folder(recipe)
+        own = [c for c in every if c[0] == home.parts[-3:-1]] or every
+        if not own: return None
+        passes = np.median([n for _, _, n in own]) if recipe.epochs else recipes.PROFILES[recipe.profile].passes
+        return float(passes * np.median([s / n for _, s, n in own]))
     return [of(r) for r in todo]
 
 def _cost(path):
-    try: return runs.read(path.parent)['cost']['seconds']
+    try: cost = runs.read(path.parent)['cost']
     except (MarsError, KeyError): return None
+    return (path.parts[-4:-2], cost['seconds'], cost['passes']) if cost.get('seconds') and cost.get('passes') else None
 
 # %% ../nbs/11c_plan.ipynb #9097cff5
 def figures(record):

@@ -55,3 +55,15 @@ def test_other_figures_are_told(made, tmp_path, monkeypatch, device, by, toleran
     r = CliRunner().invoke(cli.cli, ['reproduce', str(made[0]), '--data', str(made[0].parents[5]/'mars.npz'), '--tolerance', str(tolerance)])
     assert r.exit_code == code and 'test miou' in r.output and ('NOT the same' in r.output) == bool(code), r.output
     assert ('device' in r.output) == (device == 'another'), r.output
+
+
+def test_a_recipe_that_changed_is_told(made, tmp_path, monkeypatch):
+    "Trained again after an edit, a row says that the record there is of another version, which stays until the new one is whole."
+    from click.testing import CliRunner
+    from marsnb import cli, page, recipes, runs
+    monkeypatch.setattr(runs, 'RUNS', tmp_path); monkeypatch.delenv('MARSNB_DATA', raising=False); monkeypatch.delenv('MARSNB_RUNS', raising=False)
+    home = runs.folder(recipes.load(recipes.RECIPES/'hendrix'/'baseline.yml')); home.mkdir(parents=True)
+    (home/'record.json').write_text(json.dumps(json.loads(made[0].read_text()) | {'digest': 'edited'}))
+    monkeypatch.setattr(page, 'run', lambda recipe, *args, **kwargs: None)
+    r = CliRunner().invoke(cli.cli, ['train', 'hendrix/baseline'])
+    assert r.exit_code == 0 and 'another version of the recipe' in r.output, r.output
