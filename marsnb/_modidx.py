@@ -314,6 +314,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'marsnb.findings.compared': ('findings.html#compared', 'marsnb/findings.py'),
                                  'marsnb.findings.confusion': ('findings.html#confusion', 'marsnb/findings.py'),
                                  'marsnb.findings.cost': ('findings.html#cost', 'marsnb/findings.py'),
+                                 'marsnb.findings.decided': ('findings.html#decided', 'marsnb/findings.py'),
                                  'marsnb.findings.details': ('findings.html#details', 'marsnb/findings.py'),
                                  'marsnb.findings.elsewhere': ('findings.html#elsewhere', 'marsnb/findings.py'),
                                  'marsnb.findings.examples': ('findings.html#examples', 'marsnb/findings.py'),

@@ -8,9 +8,9 @@ __all__ = ['COLOURS', 'BASELINES', 'COLUMNS', 'LIKE', 'LEADERBOARD', 'ELSEWHERE'
            'headlines', 'as_reported', 'like', 'beside', 'showcase', 'per_class', 'confusion', 'remark', 'team_tables',
            'team_elsewhere', 'team_classes', 'front', 'plot_cost', 'cheapest', 'cost', 'varied', 'ideas', 'plot_ideas',
            'base', 'gains', 'parts', 'model_card', 'card_figures', 'rocks', 'by_tile', 'hardest', 'at_hand', 'kept',
-           'examples', 'plot_tiles', 'predicted', 'failures', 'splits', 'compared', 'split', 'tally', 'overview',
-           'details', 'certainty', 'narrowed', 'on_top', 'lead', 'rarest', 'fifth', 'first_of', 'within', 'published',
-           'also', 'summary']
+           'examples', 'plot_tiles', 'predicted', 'failures', 'splits', 'compared', 'split', 'tally', 'decided',
+           'overview', 'details', 'certainty', 'narrowed', 'on_top', 'lead', 'rarest', 'fifth', 'first_of', 'within',
+           'published', 'also', 'summary']
 
 # %% ../nbs/12b_findings.ipynb #010bb44a
 import functools, html, json, re, textwrap
@@ -600,6 +600,11 @@ def tally(judged):
     return f'Of {len(judged)} claims {", ".join(said)}.' + (f' Of the {len(theirs)} judged by a figure that background has a part in, {other or "none"} would '
         f'have another verdict by the mean IoU of the terrains.' if theirs else '')
 
+def decided(judged):
+    "Which of the claims hold, do not, or only seem so, with their teams: an indented list in Markdown, empty where none does."
+    found = [(w, [f'{plain(j.claim.claim)} ({plain(TEAMS.get(j.claim.team, j.claim.team))})' for j in judged if j.verdict == w]) for w in verdicts.WORDS[:4]]
+    return ''.join(f'\n  - *{w[0].upper()}{w[1:]}:* {"; ".join(claims)}.' for w, claims in found if claims)
+
 def _elsewhere(j): return f'{profile_of(j.suite)}: {j.verdict}'
 
 def overview(judged):
@@ -759,6 +764,6 @@ def summary(records, judged, others=()):
     rows, suite = standing(records), records.suite.iloc[0]
     nothing = '' if on_mars(suite) else f'**Nothing about Mars yet:** {len(rows)} systems ran from data to page, which shows that the report works.'
     said = [nothing, first_of(rows, records, within(suite)), *(also(o, rows) for o in others),
-        f'**The teams\' claims.** {tally(judged)} [The verdicts](claims) say which.', fifth(rows, records), rarest(rows, records),
+        f'**The teams\' claims.** {tally(judged)} [The verdicts](claims) say why.{decided(judged)}', fifth(rows, records), rarest(rows, records),
         f'**How sure.** {certainty(rows, records)} {published(rows)}', f'**The data.** {plain(describe(suite))}']
     return '\n'.join(f'- {s}' for s in said if s)
