@@ -695,6 +695,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'marsnb.sweep.line': ('sweep.html#line', 'marsnb/sweep.py'),
                               'marsnb.sweep.local': ('sweep.html#local', 'marsnb/sweep.py'),
                               'marsnb.sweep.progress': ('sweep.html#progress', 'marsnb/sweep.py'),
+                              'marsnb.sweep.ranking': ('sweep.html#ranking', 'marsnb/sweep.py'),
                               'marsnb.sweep.side_by_side': ('sweep.html#side_by_side', 'marsnb/sweep.py'),
                               'marsnb.sweep.sweep': ('sweep.html#sweep', 'marsnb/sweep.py'),
                               'marsnb.sweep.table': ('sweep.html#table', 'marsnb/sweep.py'),

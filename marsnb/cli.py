@@ -186,6 +186,7 @@ def follow(entries, **where):
         sys.exit(e.code if isinstance(e, SystemExit) else 130)
     failed = [e for e in entries if e.state == 'failed']
     for e in failed: click.echo(sweep.line(e), err=True)
+    if len(best := sweep.ranking(entries)) > 1: click.echo('\n'.join(['best on validation tiles:', *best]))
     click.echo(f'{len(entries)} runs: {sweep.count(entries)}; {sum(e.before for e in entries)} were done before')
     return 1 if failed else 0
 
