@@ -81,6 +81,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'marsnb.bench.torch_unet': ('speed.html#torch_unet', 'marsnb/bench.py'),
                               'marsnb.bench.training': ('speed.html#training', 'marsnb/bench.py')},
             'marsnb.blocks': { 'marsnb.blocks._check': ('blocks.html#_check', 'marsnb/blocks.py'),
+                               'marsnb.blocks._ends': ('blocks.html#_ends', 'marsnb/blocks.py'),
                                'marsnb.blocks._fused': ('blocks.html#_fused', 'marsnb/blocks.py'),
                                'marsnb.blocks._weighed': ('blocks.html#_weighed', 'marsnb/blocks.py'),
                                'marsnb.blocks.architecture': ('blocks.html#architecture', 'marsnb/blocks.py'),

@@ -278,6 +278,10 @@ def _check(name, shape, n_classes, widths, patch):
                         f'take {" or ".join("x".join(map(str, s)) for s in sizes)}, or fewer widths')
 
 # %% ../nbs/03_blocks.ipynb #14c1013d
+def _ends(built):
+    if isinstance(built, tuple) and len(built) == 2: return built
+    raise TypeError(f'the function must return its input and its logits, of which the decorator makes the model, not {type(built).__name__}')
+
 def architecture(build):
     "Decorator for `build(shape, n_classes, widths, ...) -> input, logits`: refuse in one line, before any layer is built, what does not fit; else the model."
     sig = inspect.signature(build)
@@ -289,7 +293,7 @@ def architecture(build):
             if k not in known: raise MarsError(f'{name} has no argument {k}; did you mean {nearest(k, known)}?')
             if callable(known[k]) and not callable(v): raise MarsError(f'{name}: {k} must be a function, not {v!r}')
         _check(name, shape, n_classes, widths, {**known, **own}.get('patch', 1))
-        try: model = keras.Model(*build(shape, n_classes, tuple(widths), **own), name=name)
+        try: model = keras.Model(*_ends(build(shape, n_classes, tuple(widths), **own)), name=name)
         except MarsError: raise
         except (TypeError, ValueError) as e: raise MarsError(f'{name}: {" ".join(str(e).split())[:200]}') from e
         return penalise(model, l2) if l2 else model

@@ -676,8 +676,9 @@ def narrowed(records):
     times = {(r.team, r.row): _times(runs.read(r.path)['recipe']) for r in records.itertuples()}
     cut, ours = sorted(t for t in times.values() if t > 1), times.get(('beyond', 'flagship'))
     often = '' if not cut else f'{cut[0]:.3g}' if cut[0] == cut[-1] else f'{cut[0]:.3g} to {cut[-1]:.3g}'
-    return '' if not cut else f' The networks of {len(cut)} of {len(times)} systems were trained narrower than their recipes say, {often} times' + ('.'
-        if ours is None else f', our flagship\'s {ours:.3g} times.' if ours > 1 else ', but not our flagship\'s, which begins no wider.')
+    mine = '.' if ours is None else f', our flagship\'s {ours:.3g} times.' if ours > 1 else ', but not our flagship\'s, which begins no wider.'
+    return '' if not cut else (f' The networks of {len(cut)} of {len(times)} systems were trained narrower than their recipes say, {often} times (so with up '
+        f'to about {cut[-1] ** 2:.0f} times fewer parameters){mine}')
 
 def _times(recipe):
     "How many times narrower than written the network of the `recipe` of a record was trained; of an ensemble, that of its members most narrowed."

@@ -94,13 +94,14 @@ BOUNDS = (('val', lambda v: 0 < v < 1, 'above 0 and below 1'), ('test', lambda v
     ('share', lambda v: 0 < v <= 1, 'above 0 and at most 1'),
     ('lr', lambda v: v > 0, 'above 0'), ('ema', lambda v: 0 <= v < 1, 'from 0 to below 1'), ('weights_cap', lambda v: v >= 0, '0 or more'))
 NEEDS = {'weights_cap': 'weights_from', 'member_weights': 'members', 'consistency': 'ema'}
-ELSEWHERE = {'learning_rate': 'lr', 'batch_size': 'batch', 'loss': 'losses', 'architecture': 'model', 'network': 'model', 'filters': 'widths',
-    'channels': 'widths', 'augmentation': 'augment', 'callbacks': 'stop', 'early_stopping': 'stop', 'patience': 'stop'}  # what others call our fields
+ELSEWHERE = {'learning_rate': 'lr', 'batch_size': 'batch', 'loss': 'losses', 'architecture': 'model', 'network': 'model', 'dropout': 'model_args',
+    'filters': 'widths', 'channels': 'widths', 'augmentation': 'augment', 'callbacks': 'stop', 'early_stopping': 'stop', 'patience': 'stop'}  # our fields
 WORDS = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', list: 'a list', dict: 'a mapping'}
 
 def _checked(key, value, where):
     "`value` in the type of the field `key`."
-    if key not in FIELDS: raise MarsError(f'{where}: unknown key {key!s:.60}; did you mean {ELSEWHERE.get(key) or nearest(key, FIELDS)}?')
+    if key not in FIELDS: raise MarsError(f'{where}: unknown key {key!s:.60}; did you mean {ELSEWHERE.get(key) or nearest(key, FIELDS)}? '
+        f'All keys: papermill --help-notebook nbs/experiments/train.ipynb')
     kind = FIELDS[key].type
     if kind is float and type(value) is int and abs(value) < 2**53: value = float(value)
     if type(value) is not kind: raise MarsError(f'{where}: {key} must be {WORDS[kind]}, not {value!r:.60}')

@@ -49,8 +49,8 @@ def describe(suite):
     "A sentence on the data of `suite` (or of its first word alone), to stand wherever its figures stand."
     data, _, profile = suite.partition('-')
     what = {'synthetic': 'Made-up terrain of the same layout as the course\'s file: it shows that everything works, not how well a system does on Mars.',
-            'ai4mars': 'Real terrain: a sample of AI4Mars with planted outliers like those of the course\'s file, which is not published. The figures compare '
-            'systems trained here and are no leaderboard scores.',
+            'ai4mars': 'Real terrain: a sample of AI4Mars, of Curiosity\'s navigation camera, with planted outliers like those of the course\'s file, which is '
+            'not published. The figures compare systems trained here and are no leaderboard scores.',
             'mars': 'The course\'s own file.'}.get(data, f'The data file {data}.')
     return ' '.join(filter(None, (what, afforded(profile), 'That is far too short to judge by.' if profile == 'quick' else '')))
 
@@ -221,8 +221,10 @@ def variant(run, records):
 def _say(value): return 'the usual' if value is None else value if isinstance(value, str) else re.sub('["{}]', '', json.dumps(value))
 
 def to_csv(records):
-    "`records` as the text of a CSV file, every figure a column."
-    return records.drop(columns=['path', 'val confusion', 'test confusion'], errors='ignore').to_csv(index=False)
+    "`records` as the text of a CSV file, every figure a column; `name` says of a row run with changes what they are."
+    shown = records.drop(columns=['path', 'val confusion', 'test confusion'], errors='ignore')
+    if len(records): shown.insert(3, 'name', [variant(r, records) for r in records.itertuples()])
+    return shown.to_csv(index=False)
 
 # %% ../nbs/12_report.ipynb #c5ed50ec
 FILES = {'ai4mars': 'ai4mars_64x128.npz', 'mars': 'mars_for_students.npz'}  # what the data of a suite is called
