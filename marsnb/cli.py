@@ -287,8 +287,8 @@ def predict_images(paths, out, masks, looks, **how):
         done, (net, background, post) = 0, images.network(**looks)
         for f in files:
             if remark := images.unlike_frame(f, how['scale']): print(remark, file=terminal, flush=True)
-        if not masks: print('without --mask, sky and rover count as terrain', file=terminal, flush=True)
-        elif bare := [f for f in files if not of_image[f]]:
+        if not masks and not background: print('without --mask, sky and rover count as terrain', file=terminal, flush=True)
+        if masks and (bare := [f for f in files if not of_image[f]]):
             more = f', nor for {len(bare) - 1:,} more' if len(bare) > 1 else ''
             print(f'{bare[0]}: no mask of its name{more}; assessed as a whole', file=terminal, flush=True)
         if post: print(f'left out, because it is made for tiles: {", ".join(f.func.__name__ for f in post)}', file=terminal, flush=True)
