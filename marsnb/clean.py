@@ -42,7 +42,7 @@ def mask_map(masks):
     return np.array([[small(np.float32(m == k)).ravel() for k in range(1, N_CLASSES)] for m in masks]).reshape(len(masks), -1)
 
 # %% ../nbs/01b_clean.ipynb #fc2708fb
-MAX_TILES = 12_000  # tiles; the table of distances grows with the square, 12,000 tiles take 2 GB
+MAX_TILES = 12_000  # tiles; the table of distances grows with the square, 12,000 tiles take 2.4 GB
 
 def unlikeness(images, masks):
     """How unlike two tiles are in edges and masks: (n, n) float32, symmetric, root of (1

@@ -102,8 +102,8 @@ def train(recipe, profile, seed, data, again):
     todo = plan.plan([recipe], profile, [] if seed is None else [seed], **use(data))
     for r, sha256 in zip(todo, plan.fingerprints(todo)):
         with in_a_line(), going_on('what was there before stands' if again else GOES_ON):
-            done, old = None if again else plan.done(r, sha256), runs.read(runs.folder(r))
-            if old and not runs.is_of(old, r, sha256):
+            done = None if again else plan.done(r, sha256)
+            if not (done or again) and (old := runs.read(runs.folder(r))) and not runs.is_of(old, r, sha256):
                 click.echo(f'{runs.folder(r)}: its record is of another version of the recipe, or of other data; it stays until there is a new one', err=True)
             if not done: page.run(r, sys.stderr, again=again)
         record, remark = runs.read(runs.folder(r)), '; done before' if done else ''

@@ -590,6 +590,7 @@ def split(judged):
     known = sorted((j for j in judged if j.verdict != verdicts.WAITING), key=lambda j: verdicts.WORDS.index(j.verdict))
     return known, [j for j in judged if j.verdict == verdicts.WAITING]
 
+# %% ../nbs/12b_findings.ipynb #ccd41376
 def tally(judged):
     "How many claims hold, do not, only seem so, are not decided or not measured yet, as a sentence."
     many = ('hold', 'do not hold', 'seem to hold', 'seem not to hold', 'are not decided', 'are measured in part', 'are not measured yet')
@@ -605,6 +606,7 @@ def decided(judged):
     found = [(w, [f'{plain(j.claim.claim)} ({plain(TEAMS.get(j.claim.team, j.claim.team))})' for j in judged if j.verdict == w]) for w in verdicts.WORDS[:4]]
     return ''.join(f'\n  - *{w[0].upper()}{w[1:]}:* {"; ".join(claims)}.' for w, claims in found if claims)
 
+# %% ../nbs/12b_findings.ipynb #71d7d548
 def _elsewhere(j): return f'{profile_of(j.suite)}: {j.verdict}'
 
 def overview(judged):

@@ -189,12 +189,13 @@ def read_yaml(path):
     if not isinstance(values, dict): raise MarsError(f'{path}: a mapping of keys to values is expected')
     return values
 
+# %% ../nbs/11_recipes.ipynb #eefecc9b
 def load(path):
     "The `Recipe` in the YAML file at `path`. Raises `MarsError` also where one of those of the project is filed under another team or row than it names."
     return copy.deepcopy(_load(Path(path), os.path.exists(path) and os.stat(path).st_mtime_ns))
 
 @functools.lru_cache(256)
-def _load(path, changed):  # a sweep asks for the file of a row at every turn
+def _load(path, changed):  # when it was changed tells versions apart
     recipe, home = make(read_yaml(path), str(path)), path.resolve().parent
     if home.parent == RECIPES and (recipe.team, recipe.row) != (home.name, path.stem):
         raise MarsError(f'{path}: says team {recipe.team or "none"} and row {recipe.row or "none"}; write team: {home.name} and row: {Path(path).stem}, or '
