@@ -16,6 +16,7 @@ import click
 import numpy as np
 import pandas as pd
 
+from . import page
 from .core import MarsError, N_CLASSES, ROOT, TILE, atomic, data_path, rng
 
 # %% ../nbs/21_speed.ipynb #ac2ac25d
@@ -115,23 +116,42 @@ def noise(n):
     images = rng(0, 'bench').integers(0, 256, (n, *TILE), np.uint8)
     return images, images // 52
 
-# %% ../nbs/21_speed.ipynb #92776b06
-def as_reported(images, masks, epochs=1, size=None, batch=32):
-    "Seconds of each of `epochs` of `size` tiles (default: all): float32 arrays, `tf.data` and `model.fit`, as the five teams did it."
-    import keras
+# %% ../nbs/21_speed.ipynb #a0d58d4f
+def _pipeline(x, y, batch):
+    "Shuffled batches of `x` and `y`, flipped at random and made ahead: by `tf.data`, by threads where there is no TensorFlow."
+    if not importlib.util.find_spec('tensorflow'): return _threads(x, y, batch)
     import tensorflow as tf
-    from marsnb.models.all import unet
-    x, y, seconds = (images / 255).astype('float32')[..., None], masks.astype('float32')[..., None], []
     def flip(x, y):
         both = tf.image.random_flip_left_right(tf.concat([x, y], -1))
         return both[..., :1], both[..., 1:]
-    tiles = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).map(flip, tf.data.AUTOTUNE).batch(batch).repeat().prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).map(flip, tf.data.AUTOTUNE).batch(batch).repeat().prefetch(tf.data.AUTOTUNE)
+
+def _threads(x, y, batch, workers=4):
+    "What `_pipeline` does, by Keras' threads and NumPy."
+    import keras
+    class Flipped(keras.utils.PyDataset):
+        def on_epoch_end(self): self.order = np.random.permutation(len(x))
+        def __len__(self): return len(x) // batch
+        def __getitem__(self, i):
+            ids, flip = self.order[i * batch:(i + 1) * batch], np.random.rand(batch, 1, 1, 1) < .5
+            return tuple(np.where(flip, a[ids, :, ::-1], a[ids]) for a in (x, y))
+    tiles = Flipped(workers=workers)
+    tiles.on_epoch_end()
+    return tiles
+
+
+# %% ../nbs/21_speed.ipynb #92776b06
+def as_reported(images, masks, epochs=1, size=None, batch=32):
+    "Seconds of each of `epochs` of `size` tiles (default: all): float32 arrays, a pipeline and `model.fit`, as the five teams did it."
+    import keras
+    from marsnb.models.all import unet
+    x, y, seconds = (images / 255).astype('float32')[..., None], masks.astype('float32')[..., None], []
     net = keras.models.clone_model(unet((*TILE, 1), N_CLASSES, WIDTHS))  # a clone has Keras' own layers throughout
     net.compile('adam', keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.MeanIoU(N_CLASSES, ignore_class=0, sparse_y_pred=False)])
     clock = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *a: seconds.append(-time.perf_counter()),
         on_epoch_end=lambda *a: seconds.append(seconds.pop() + time.perf_counter()))
-    net.fit(tiles, epochs=epochs, steps_per_epoch=max((size or len(x)) // batch, 1), verbose=0, callbacks=[clock])
+    net.fit(_pipeline(x, y, batch), epochs=epochs, steps_per_epoch=max((size or len(x)) // batch, 1), verbose=0, callbacks=[clock])
     return seconds
 
 # %% ../nbs/21_speed.ipynb #b7d7d924
@@ -168,6 +188,7 @@ def in_torch(images, masks, epochs=1, size=None, batch=32):
     import torch
     from marsnb import recipes
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    torch.backends.cudnn.benchmark = True  # the fastest convolutions, looked for once
     mixed = torch.cuda.is_bf16_supported() if device == 'cuda' else recipes.bfloat16_processor()
     net = torch_unet().to(device, memory_format=torch.channels_last)
     x, y, adam, seconds = torch.from_numpy(images).to(device), torch.from_numpy(masks).to(device), torch.optim.Adam(net.parameters()), []
@@ -188,8 +209,10 @@ def in_torch(images, masks, epochs=1, size=None, batch=32):
 _AS_IT_COMES = "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None)\n"  # what marsnb asks of TensorFlow
 
 def training(n=4096, size=512, epochs=3, repeats=3):
-    "Time to the first step, seconds a tile and memory growth of all who train: a table as `measure` gives it."
-    def code(f, own='', backend='tensorflow', before=''):
+    "Time to the first step, seconds a tile and memory growth of all who train, on a GPU more and longer epochs: a table as `measure` gives it."
+    here = 'tensorflow' if importlib.util.find_spec('tensorflow') else 'jax'
+    if page.gpus(): size, epochs = n, 8
+    def code(f, own='', backend=here, before=''):
         before += f"""import os; os.environ['KERAS_BACKEND'] = {backend!r}
 import numpy as np
 from marsnb import bench
@@ -199,9 +222,15 @@ first, = bench.{f}(images[:32], masks[:32]{own})"""
     who = {'as reported': code('as_reported', before=_AS_IT_COMES), 'marsnb': code('ours'), 'marsnb, float32': code('ours', ", precision='float32'"),
         'marsnb, TensorFlow as it comes': code('ours', before=_AS_IT_COMES),
         'marsnb on JAX': code('ours', backend='jax'), 'PyTorch': code('in_torch')}
-    for name, module in (('marsnb on JAX', 'jax'), ('PyTorch', 'torch')):
-        if not importlib.util.find_spec(module): print(f'{name}: left out, {module} is not installed'); del who[name]
-    return measure(who, repeats).drop(columns='seconds')
+    return measure(_here(who), repeats).drop(columns='seconds')
+
+def _here(who):
+    "Those of the contenders `who` whose library is installed; which are left out is said. JAX is no other contender where it is the only one."
+    needs = {'marsnb, TensorFlow as it comes': 'tensorflow', 'marsnb on JAX': 'jax', 'PyTorch': 'torch'}
+    missing = [name for name in who if name in needs and not importlib.util.find_spec(needs[name])]
+    for name in missing: print(f'{name}: left out, {needs[name]} is not installed')
+    if not importlib.util.find_spec('tensorflow'): missing.append('marsnb on JAX')
+    return {name: code for name, code in who.items() if name not in missing}
 
 # %% ../nbs/21_speed.ipynb #066767eb
 def alone(images, masks, augment, batch=32):
@@ -220,7 +249,8 @@ def alone(images, masks, augment, batch=32):
 
 # %% ../nbs/21_speed.ipynb #096551f7
 def augmenting(n=1024, repeats=3):
-    "Seconds a tile of a training step, and of augmentations by themselves: a table as `measure` gives it."
+    "Seconds a tile of a training step, and of augmentations by themselves, of eight times as many tiles on a GPU: a table as `measure` gives it."
+    if page.gpus(): n *= 8
     before = f'from marsnb import bench\nimages, masks = bench.noise({n})'
     several = dict(flips=1., cyclic_shift=.2, brightness=.2, contrast=.2)
     code = lambda f: (before, f'figures = dict(seconds_a_tile=bench.{f} / {n})')
@@ -252,7 +282,8 @@ def between(repeats=3):
 
 # %% ../nbs/21_speed.ipynb #afb5c96d
 def predicting(n=1024, repeats=3):
-    "Seconds a tile and memory growth of prediction: a table as `measure` gives it."
+    "Seconds a tile and memory growth of prediction, of eight times as many tiles on a GPU: a table as `measure` gives it."
+    if page.gpus(): n *= 8
     before = f"""from marsnb import bench, infer, recipes
 from marsnb.models.all import unet
 images, masks = bench.noise({n})
@@ -262,11 +293,11 @@ flipped = infer.viewed(net, infer.flips())
 plain = unet((64, 128, 1), 5, bench.WIDTHS)
 """
     done = f"\nfigures = dict(seconds_a_tile=(time.perf_counter() - start) / {n})"
-    return measure({'as reported': (_AS_IT_COMES + before + "plain.predict(images[:64, ..., None] / 255, verbose=0)",
+    return measure(_here({'as reported': (_AS_IT_COMES + before + "plain.predict(images[:64, ..., None] / 255, verbose=0)",
         "m = plain.predict((images / 255).astype('float32')[..., None], verbose=0).argmax(-1)" + done),
                     'marsnb': (before + 'infer.predict(net, images[:64])', 'm = infer.predict(net, images)' + done),
                     'marsnb, TensorFlow as it comes': (_AS_IT_COMES + before + 'infer.predict(net, images[:64])', 'm = infer.predict(net, images)' + done),
-                    'marsnb, flips': (before + 'infer.predict(flipped, images[:64])', 'm = infer.predict(flipped, images)' + done)},
+                    'marsnb, flips': (before + 'infer.predict(flipped, images[:64])', 'm = infer.predict(flipped, images)' + done)}),
                     repeats).drop(columns='seconds')
 
 # %% ../nbs/21_speed.ipynb #94c54a23
@@ -297,17 +328,20 @@ table, place = report.records(runs.BOOK_RUNS), Path(folder.name)
 def floor():
     "Seconds a tile that training the network of `WIDTHS` would take at the measured rates of multiplying and of copying: one row a limit."
     from keras import ops
-    from marsnb import recipes
+    from marsnb import recipes, train
     from marsnb.blocks import flops
     recipe = recipes.make({'profile': 'cpu', 'widths': list(WIDTHS)})
     net, kind = recipes.build(recipe), recipes.precision(recipe).replace('mixed_', '')
     size = sum(int(np.prod(layer.output.shape[1:])) for layer in net.layers) * (2 if kind == 'bfloat16' else 4)
-    a, b = ops.cast(ops.ones((2048, 2048)), kind), np.ones(2**26, np.float32)
+    on_gpu = train.accelerated()
+    n, m = (16384, 2**30) if on_gpu else (2048, 2**26)
+    a, b = ops.cast(ops.ones((n, n)), kind), ops.ones(m) if on_gpu else np.ones(m, np.float32)
+    copied = (lambda: float(ops.add(b, 1)[0])) if on_gpu else b.copy
     def best(f):
         seconds = []
         for _ in range(6): start = time.perf_counter(); f(); seconds.append(time.perf_counter() - start)
         return min(seconds)
-    products, copies = 2 * 2048**3 / best(lambda: float(ops.cast(ops.matmul(a, a)[0, 0], 'float32'))), 2 * b.nbytes / best(b.copy)
+    products, copies = 2 * n**3 / best(lambda: float(ops.cast(ops.matmul(a, a)[0, 0], 'float32'))), 2 * 4 * m / best(copied)
     return pd.DataFrame({'contender': ['floor: products', 'floor: copies'], 'run': 0, 'seconds_a_tile': [3 * flops(net) / products, 5 * size / copies]})
 
 # %% ../nbs/21_speed.ipynb #e1e53095
@@ -316,7 +350,7 @@ def floor():
 def main(what):
     """Measure WHAT, by default everything; print every ratio and keep the figures in book/speed.csv.
     The machine should have nothing else to do: all of it takes about half an hour."""
-    from marsnb import page, runs
+    from marsnb import runs
     with page.noise_to(os.devnull): machine = runs.device()  # loads the backend
     with tempfile.TemporaryDirectory() as d:
         def read():
