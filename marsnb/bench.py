@@ -35,7 +35,8 @@ def measure(contenders, repeats=3):
     rows = []
     for i in range(repeats):
         for name, (before, work) in contenders.items():
-            r = subprocess.run([sys.executable, '-c', _MEASURE.format(before=before, work=work)], capture_output=True, text=True)
+            r = subprocess.run([sys.executable, '-c', _MEASURE.format(before=before, work=work)], capture_output=True, text=True,
+                env=os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'})
             if r.returncode: raise MarsError(f'{name}: {r.stderr.strip().splitlines()[-1][:300]}')
             rows.append({'contender': name, 'run': i, **json.loads(r.stdout.splitlines()[-1])})
     return pd.DataFrame(rows)

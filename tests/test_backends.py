@@ -30,13 +30,15 @@ print(json.dumps(record['result']['test']))
 @pytest.mark.skipif(not importlib.util.find_spec('jax'), reason='JAX is not installed')
 def test_jax_alone(tmp_path):
     env = {k: v for k, v in os.environ.items() if k != 'MARSNB_DATA'} | {'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT),
-        'XLA_FLAGS': '--xla_backend_optimization_level=0'}  # compiled once, run once
-    said = []
+        'XLA_FLAGS': '--xla_backend_optimization_level=0', 'JAX_COMPILATION_CACHE_DIR': str(tmp_path/'programs')}  # compiled once, run once
+    said, programs = [], []
     for place in ('a', 'b'):
         (tmp_path/place).mkdir()
         r = subprocess.run([sys.executable, '-c', TRAIN, str(tmp_path/place)], env=env, capture_output=True, text=True)
         assert r.returncode == 0, r.stderr[-3000:]
         said.append(json.loads(r.stdout.splitlines()[-1]))
+        programs.append({f.name for f in (tmp_path/'programs').iterdir() if f.name.endswith('-cache')})
+    assert programs[0] == programs[1] and any('train_step' in name for name in programs[0]), 'what is compiled is kept'
     assert said[0] == said[1], 'the same seed gives the same figures under JAX, too'
     from marsnb import infer
     best, = (tmp_path/'a').rglob('best.keras')
