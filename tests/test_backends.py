@@ -87,10 +87,10 @@ import dataclasses, json, keras
 from marsnb import blocks, recipes
 from marsnb.data import synthetic
 rows = {f'{p.parent.name}/{p.stem}': recipes.load(p) for p in recipes.RECIPES.glob('*/*.yml')}
-networks = {str([r.model, r.widths, r.model_args]): row for row, r in rows.items() if recipes.trains(r)}  # rows that share a network train it once
+networks = {str([r.model, r.model_args]): row for row, r in rows.items() if recipes.trains(r)}  # rows that share a network train it once, three levels of it
 for row in networks.values():
     keras.utils.set_random_seed(0)
-    print(row, *blocks.smoke(recipes.build(dataclasses.replace(rows[row], width=4)), synthetic(8, 1), epochs=3), flush=True)
+    print(row, *blocks.smoke(recipes.build(dataclasses.replace(rows[row], width=4, widths=rows[row].widths[:3])), synthetic(8, 1), epochs=3), flush=True)
 '''
 
 
