@@ -11,7 +11,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # tests begun in the b
 
 
 # what takes longest begins first, beside all others
-LONGEST = ('test_soak', 'test_sweep', 'test_book', 'test_runs', 'test_report', 'test_models', 'test_notebooks')
+LONGEST = ('test_soak', 'test_backends', 'test_sweep', 'test_book', 'test_runs', 'test_report', 'test_models', 'test_notebooks')
 
 
 def pytest_collection_modifyitems(items):
