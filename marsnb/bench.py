@@ -127,6 +127,8 @@ def _pipeline(x, y, batch):
         return both[..., :1], both[..., 1:]
     return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).map(flip, tf.data.AUTOTUNE).batch(batch).repeat().prefetch(tf.data.AUTOTUNE)
 
+
+# %% ../nbs/21_speed.ipynb #6d5e979f
 def _threads(x, y, batch, workers=4):
     "What `_pipeline` does, by Keras' threads and NumPy."
     import keras
@@ -206,6 +208,15 @@ def in_torch(images, masks, epochs=1, size=None, batch=32):
         seconds.append(seconds.pop() + time.perf_counter())
     return seconds
 
+# %% ../nbs/21_speed.ipynb #4e3924a9
+def _here(who):
+    "Those of the contenders `who` whose library is installed; which are left out is said. JAX is no other contender where it is the only one."
+    needs = {'marsnb, TensorFlow as it comes': 'tensorflow', 'marsnb on JAX': 'jax', 'PyTorch': 'torch'}
+    missing = [name for name in who if name in needs and not importlib.util.find_spec(needs[name])]
+    for name in missing: print(f'{name}: left out, {needs[name]} is not installed')
+    if not importlib.util.find_spec('tensorflow'): missing.append('marsnb on JAX')
+    return {name: code for name, code in who.items() if name not in missing}
+
 # %% ../nbs/21_speed.ipynb #92131f77
 _AS_IT_COMES = "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None)\n"  # what marsnb asks of TensorFlow
 
@@ -225,13 +236,6 @@ first, = bench.{f}(images[:32], masks[:32]{own})"""
         'marsnb on JAX': code('ours', backend='jax'), 'PyTorch': code('in_torch')}
     return measure(_here(who), repeats).drop(columns='seconds')
 
-def _here(who):
-    "Those of the contenders `who` whose library is installed; which are left out is said. JAX is no other contender where it is the only one."
-    needs = {'marsnb, TensorFlow as it comes': 'tensorflow', 'marsnb on JAX': 'jax', 'PyTorch': 'torch'}
-    missing = [name for name in who if name in needs and not importlib.util.find_spec(needs[name])]
-    for name in missing: print(f'{name}: left out, {needs[name]} is not installed')
-    if not importlib.util.find_spec('tensorflow'): missing.append('marsnb on JAX')
-    return {name: code for name, code in who.items() if name not in missing}
 
 # %% ../nbs/21_speed.ipynb #066767eb
 def alone(images, masks, augment, batch=32):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from marsnb.recipes import RECIPES, load, trains
 
 TRAIN = '''
 import sys
@@ -88,10 +87,10 @@ import dataclasses, json, keras
 from marsnb import blocks, recipes
 from marsnb.data import synthetic
 rows = {f'{p.parent.name}/{p.stem}': recipes.load(p) for p in recipes.RECIPES.glob('*/*.yml')}
-networks = {str([r.model, r.model_args]): row for row, r in rows.items() if recipes.trains(r)}  # rows that share a network train it once, three levels of it
+networks = {str([r.model, r.widths, r.model_args]): row for row, r in rows.items() if recipes.trains(r)}  # rows that share a network train it once
 for row in networks.values():
     keras.utils.set_random_seed(0)
-    print(row, *blocks.smoke(recipes.build(dataclasses.replace(rows[row], width=4, widths=rows[row].widths[:3])), synthetic(8, 1), epochs=3), flush=True)
+    print(row, *blocks.smoke(recipes.build(dataclasses.replace(rows[row], width=4)), synthetic(8, 1), epochs=3), flush=True)
 '''
 
 
@@ -102,5 +101,4 @@ def test_the_networks_of_all_rows_learn_under_jax():
     r = subprocess.run([sys.executable, '-c', ROWS], env=env, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr[-3000:]
     losses = {row: [float(v) for v in said] for row, *said in map(str.split, r.stdout.splitlines())}
-    assert not [row for row, said in losses.items() if not said[-1] < said[0]]
-    assert {load(RECIPES/f'{row}.yml').model for row in losses} == {load(path).model for path in RECIPES.glob('*/*.yml') if trains(load(path))}
+    assert len(losses) > 30 and not [row for row, said in losses.items() if not said[-1] < said[0]]

@@ -1,4 +1,4 @@
-"""What is too slow for `make test`: every row of the reports end to end, and 80 short runs, each in one sweep
+"""What is too slow for `make test`: every row of the reports end to end, and 120 short runs, each in one sweep
 whose memory is watched; and sweeps that are killed again and again, wherever it hurts. Run by `make soak`."""
 import contextlib, json, os, random, resource, signal, subprocess, time
 from pathlib import Path
@@ -111,16 +111,16 @@ def test_every_row(mars, tmp_path):
     assert all(s < 1 for s in growth(seen).values())
 
 
-def test_80_runs(tmp_path):
+def test_120_runs(tmp_path):
     """As short as runs can be: neither scheduler, workers nor what kernels are forked from grow with them, nor
     their open files, of which most systems allow 1024; and nothing stays in the folders for what does not last."""
     save(tmp_path/'mars.npz', synthetic(60, 1))
     (tmp_path/'r.yml').write_text(yaml.safe_dump({'team': 'scratch', 'row': 'tiny', 'clean': [], 'widths': [2], 'epochs': 1}))
     shared = {str(f) for f in SHARED.iterdir()} if SHARED.exists() else set()
-    p = start(tmp_path, tmp_path/'mars.npz', {'recipes': [str(tmp_path/'r.yml')], 'seeds': list(range(80))},
+    p = start(tmp_path, tmp_path/'mars.npz', {'recipes': [str(tmp_path/'r.yml')], 'seeds': list(range(120))},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)))
     seen, processes = watched(p, tmp_path)
-    assert p.returncode == 0 and len(records(tmp_path/'runs')) == 80, (tmp_path/'said').read_text()[-3000:]
+    assert p.returncode == 0 and len(records(tmp_path/'runs')) == 120, (tmp_path/'said').read_text()[-3000:]
     until(lambda: not any(map(alive, processes)), 20)
     left = [f for f in (tmp_path/'tmp').rglob('*') if f.name not in ('dask-scratch-space', 'global.lock', 'purge.lock')] + [f
         for f in (tmp_path/'runs').rglob('*') if f.name.startswith(('.', 'state-', 'failed'))]
