@@ -44,24 +44,24 @@ def resample(x, y, at):
     return upper * (1 - fr) + lower * fr, pick(y, *map(ops.round, at))
 
 # %% ../nbs/02_augment.ipynb #63b99051
-def _pick(a, t):
+def _take_lines(a, t):
     "Of each array in `a` (b, n, ...) the lines `t` (b, n), whole numbers."
     first = ops.arange(ops.shape(a)[0], dtype='int32')[:, None] * a.shape[1]
     lines = ops.reshape(a, (-1, int(np.prod(a.shape[2:]))))
     return ops.reshape(ops.take(lines, first + ops.cast(t, 'int32'), axis=0), (-1, *a.shape[1:]))
 
 def _between(a, t):
-    "As `_pick`, for images (b, n, m, c), interpolated."
+    "As `_take_lines`, for images (b, n, m, c), interpolated."
     low = ops.clip(ops.floor(t), 0, a.shape[1] - 2)
     f = (t - low)[..., None, None]
-    return _pick(a, low) * (1 - f) + _pick(a, low + 1) * f
+    return _take_lines(a, low) * (1 - f) + _take_lines(a, low + 1) * f
 
 def _along(x, y, rows, cols):
     "`resample` from rows (b, h, 1) and columns (b, 1, w)."
     turned = lambda a: ops.swapaxes(a, 1, 2)
     move = lambda pick, a, r, c: pick(turned(pick(turned(a), c)), r)
     lines = rows[..., 0], cols[:, 0]
-    return move(_between, x, *lines), move(_pick, y, *map(ops.round, lines))
+    return move(_between, x, *lines), move(_take_lines, y, *map(ops.round, lines))
 
 # %% ../nbs/02_augment.ipynb #bbf0b6d0
 class Augment(keras.layers.Layer):
@@ -98,63 +98,63 @@ def pipeline(augment, seed=0):
     return Augment(steps, seed)
 
 # %% ../nbs/02_augment.ipynb #439ca777
-def _each(x, r, low=-1., high=1., width=1):
+def _per_tile(x, r, low=-1., high=1., width=1):
     "A random number for each tile: (b, 1, 1)."
     return keras.random.uniform((ops.shape(x)[0], 1, width), low, high, seed=r)
 
-def _moving(move):
+def _geometric(move):
     "The step that takes each pixel from `move(rows, cols, x, r)`."
     return lambda x, y, at, r: (x, y, move(*(at or _grid(x)), x, r))
 
 # %% ../nbs/02_augment.ipynb #2b4e82a5
 def _turned(t, n, x, r, strength):
     "The positions `t` along an axis of `n` pixels, for each tile of `x` with probability `strength` / 2 counted from the other end."
-    return ops.where(_each(x, r, 0) < strength / 2, n - 1 - t, t)
+    return ops.where(_per_tile(x, r, 0) < strength / 2, n - 1 - t, t)
 
 def flips(strength):
     "Left to right and, by a coin of its own, top to bottom: each with probability `strength` / 2. The five reports do not say along which axis they flip."
-    return _moving(lambda rows, cols, x, r: (_turned(rows, x.shape[1], x, r, strength), _turned(cols, x.shape[2], x, r, strength)))
+    return _geometric(lambda rows, cols, x, r: (_turned(rows, x.shape[1], x, r, strength), _turned(cols, x.shape[2], x, r, strength)))
 
 def horizontal_flip(strength):
     "Left to right, with probability `strength` / 2. Top to bottom is not natural here (see Exploring)."
-    return _moving(lambda rows, cols, x, r: (rows, _turned(cols, x.shape[2], x, r, strength)))
+    return _geometric(lambda rows, cols, x, r: (rows, _turned(cols, x.shape[2], x, r, strength)))
 
 # %% ../nbs/02_augment.ipynb #a04a3d2a
 def rotation(strength):
     "About the centre, by up to `strength` of a full turn either way."
     def move(rows, cols, x, r):
-        a, mid = 2 * np.pi * strength * _each(x, r), [(n - 1) / 2 for n in x.shape[1:3]]
+        a, mid = 2 * np.pi * strength * _per_tile(x, r), [(n - 1) / 2 for n in x.shape[1:3]]
         u, v = rows - mid[0], cols - mid[1]
         return ops.cos(a) * u - ops.sin(a) * v + mid[0], ops.sin(a) * u + ops.cos(a) * v + mid[1]
-    return _moving(move)
+    return _geometric(move)
 
 def zoom(strength):
     "In or out about the centre, by a factor of up to 1 + `strength` either way, the same along both axes."
     def move(rows, cols, x, r):
-        f, mid = (1 + strength) ** _each(x, r), [(n - 1) / 2 for n in x.shape[1:3]]
+        f, mid = (1 + strength) ** _per_tile(x, r), [(n - 1) / 2 for n in x.shape[1:3]]
         return (rows - mid[0]) * f + mid[0], (cols - mid[1]) * f + mid[1]
-    return _moving(move)
+    return _geometric(move)
 
 def shear(strength):
     "Rows slide sideways by up to `strength` pixels for each row off the middle one."
-    return _moving(lambda rows, cols, x, r: (rows, cols + strength * _each(x, r) * (rows - (x.shape[1] - 1) / 2)))
+    return _geometric(lambda rows, cols, x, r: (rows, cols + strength * _per_tile(x, r) * (rows - (x.shape[1] - 1) / 2)))
 
 # %% ../nbs/02_augment.ipynb #6641d119
 def translation(strength):
     "By up to `strength` of the height up or down and of the width left or right."
-    return _moving(lambda rows, cols, x, r: (rows + strength * x.shape[1] * _each(x, r), cols + strength * x.shape[2] * _each(x, r)))
+    return _geometric(lambda rows, cols, x, r: (rows + strength * x.shape[1] * _per_tile(x, r), cols + strength * x.shape[2] * _per_tile(x, r)))
 
 def pixel_shift(strength):
     "Like `translation`, but by whole pixels, up to `strength` of them: no value is interpolated (Los Pinguinos' random_pixel_shift)."
-    whole = lambda x, r: ops.round((strength + .5) * _each(x, r))
-    return _moving(lambda rows, cols, x, r: (rows + whole(x, r), cols + whole(x, r)))
+    whole = lambda x, r: ops.round((strength + .5) * _per_tile(x, r))
+    return _geometric(lambda rows, cols, x, r: (rows + whole(x, r), cols + whole(x, r)))
 
 def cyclic_shift(strength):
     "By whole pixels, up to `strength` of height and width; what leaves on one side comes back on the other."
     def move(rows, cols, x, r):
-        roll = lambda t, n: ops.mod(t + ops.round(strength * n * _each(x, r)), n)
+        roll = lambda t, n: ops.mod(t + ops.round(strength * n * _per_tile(x, r)), n)
         return roll(rows, x.shape[1]), roll(cols, x.shape[2])
-    return _moving(move)
+    return _geometric(move)
 
 # %% ../nbs/02_augment.ipynb #acd8c8fe
 def _smooth(n, sigma):
@@ -169,36 +169,36 @@ def elastic(strength, sigma=6):
         d = keras.random.normal((2, ops.shape(x)[0], h // 4, w // 4), seed=r)
         d = strength * h * ops.matmul(ops.matmul(_smooth(h, sigma), d), _smooth(w, sigma).T)
         return rows + d[0], cols + d[1]
-    return _moving(move)
+    return _geometric(move)
 
 # %% ../nbs/02_augment.ipynb #af80b818
-def _toning(change):
+def _photometric(change):
     "The step that turns the grey levels `x` into `change(x, r)`, kept in 0..255."
     return lambda x, y, at, r: (ops.clip(change(x, r), 0, 255), y, at)
 
-def _tile(x, r, low=-1., high=1.):
+def _per_image(x, r, low=-1., high=1.):
     "A random number for each tile, shaped to multiply images: (b, 1, 1, 1)."
-    return _each(x, r, low, high)[..., None]
+    return _per_tile(x, r, low, high)[..., None]
 
 # %% ../nbs/02_augment.ipynb #99319e34
 def brightness(strength):
     "All grey levels up or down by up to `strength` * 255."
-    return _toning(lambda x, r: x + 255 * strength * _tile(x, r))
+    return _photometric(lambda x, r: x + 255 * strength * _per_image(x, r))
 
 def contrast(strength):
     "Grey levels drawn to or away from the tile's mean, by a factor of 1 -+ `strength`."
     def change(x, r):
         mean = ops.mean(x, (1, 2), keepdims=True)
-        return mean + (x - mean) * (1 + strength * _tile(x, r))
-    return _toning(change)
+        return mean + (x - mean) * (1 + strength * _per_image(x, r))
+    return _photometric(change)
 
 def gamma(strength):
     "Grey levels g become 255 (g / 255) ** e, with e between exp(-`strength`) and exp(`strength`)."
-    return _toning(lambda x, r: 255 * ops.power(ops.clip(x, 1e-3, 255) / 255, ops.exp(strength * _tile(x, r))))
+    return _photometric(lambda x, r: 255 * ops.power(ops.clip(x, 1e-3, 255) / 255, ops.exp(strength * _per_image(x, r))))
 
 def noise(strength):
     "Normal noise for each pixel, its standard deviation drawn for each tile, up to `strength` * 255."
-    return _toning(lambda x, r: x + 255 * strength * _tile(x, r, 0.) * keras.random.normal(ops.shape(x), seed=r))
+    return _photometric(lambda x, r: x + 255 * strength * _per_image(x, r, 0.) * keras.random.normal(ops.shape(x), seed=r))
 
 # %% ../nbs/02_augment.ipynb #0250010b
 BLUR = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256  # nearly a Gaussian of one pixel
@@ -212,15 +212,15 @@ def _filtered(x, kernel):
 
 def blur(strength):
     "Mixed with its blurred self, by a share of up to `strength` (1: about one pixel wide)."
-    return _toning(lambda x, r: x + strength * _tile(x, r, 0.) * (_filtered(x, BLUR) - x))
+    return _photometric(lambda x, r: x + strength * _per_image(x, r, 0.) * (_filtered(x, BLUR) - x))
 
 def sharpen(strength):
     "Fine detail amplified, by a factor of up to 1 + `strength` (unsharp mask)."
-    return _toning(lambda x, r: x + strength * _tile(x, r, 0.) * (x - _filtered(x, BLUR)))
+    return _photometric(lambda x, r: x + strength * _per_image(x, r, 0.) * (x - _filtered(x, BLUR)))
 
 def emboss(strength):
     "Mixed with its embossed self, by a share of up to `strength`."
-    return _toning(lambda x, r: x + strength * _tile(x, r, 0.) * (_filtered(x, EMBOSS) - x))
+    return _photometric(lambda x, r: x + strength * _per_image(x, r, 0.) * (_filtered(x, EMBOSS) - x))
 
 # %% ../nbs/02_augment.ipynb #44956d82
 def cutout(strength):
@@ -229,10 +229,10 @@ def cutout(strength):
     def change(x, r):
         hole = 1.
         for t, n in zip(_grid(x), x.shape[1:3]):
-            size = strength * n * _each(x, r, 0.)
-            hole = hole * ops.cast(ops.abs(t - (n - 1) * _each(x, r, 0.)) < size / 2, 'float32')
+            size = strength * n * _per_tile(x, r, 0.)
+            hole = hole * ops.cast(ops.abs(t - (n - 1) * _per_tile(x, r, 0.)) < size / 2, 'float32')
         return x + hole[..., None] * (ops.mean(x, (1, 2), keepdims=True) - x)
-    return _toning(change)
+    return _photometric(change)
 
 def hide(strength, side=8):
     "Each square of `side` pixels a side is painted over with the tile's mean with probability `strength`; the mask stays (Singh and Lee, ICCV 2017)."
@@ -241,7 +241,7 @@ def hide(strength, side=8):
         hidden = ops.cast(keras.random.uniform((b, -(-h // side), -(-w // side), 1), seed=r) < strength, 'float32')
         hidden = ops.repeat(ops.repeat(hidden, side, 1), side, 2)[:, :h, :w]
         return x + hidden * (ops.mean(x, (1, 2), keepdims=True) - x)
-    return _toning(change)
+    return _photometric(change)
 
 # %% ../nbs/02_augment.ipynb #3f04141d
 def _box(x, r, centre=None, low=.2, high=.6):
@@ -249,8 +249,8 @@ def _box(x, r, centre=None, low=.2, high=.6):
     height and width, around `centre` (rows and columns, each (b, 1, 1)) or anywhere."""
     inside = 1.
     for i, (t, n) in enumerate(zip(_grid(x), x.shape[1:3])):
-        c = (n - 1) * _each(x, r, 0.) if centre is None else centre[i]
-        inside = inside * ops.cast(ops.abs(t - c) <= n * _each(x, r, low, high) / 2, 'float32')
+        c = (n - 1) * _per_tile(x, r, 0.) if centre is None else centre[i]
+        inside = inside * ops.cast(ops.abs(t - c) <= n * _per_tile(x, r, low, high) / 2, 'float32')
     return inside
 
 def _paste(x, y, x2, y2, alpha, hard):
@@ -262,7 +262,7 @@ def cutmix(strength):
     """A rectangle of a share `strength` of the tiles comes, image and mask, from the previous
     tile of the batch (Yun et al., ICCV 2019; French et al., BMVC 2020, for segmentation)."""
     def step(x, y, at, r):
-        box = _box(x, r) * ops.cast(_each(x, r, 0.) < strength, 'float32')
+        box = _box(x, r) * ops.cast(_per_tile(x, r, 0.) < strength, 'float32')
         return *_paste(x, y, ops.roll(x, 1, 0), ops.roll(y, 1, 0), box, box), at
     return step
 
@@ -285,7 +285,7 @@ def rock_cutmix(strength):
     "As `cutmix`, but the rectangle lies around a big rock of some tile of the batch; nothing happens in a batch without."
     def step(x, y, at, r):
         donor, has = _donors(y, r)
-        box = _box(x, r, _spot(ops.take(y, donor, 0), r)) * has * ops.cast(_each(x, r, 0.) < strength, 'float32')
+        box = _box(x, r, _spot(ops.take(y, donor, 0), r)) * has * ops.cast(_per_tile(x, r, 0.) < strength, 'float32')
         return *_paste(x, y, ops.take(x, donor, 0), ops.take(y, donor, 0), box, box), at
     return step
 
@@ -297,9 +297,9 @@ def rock_paste(strength):
     edges, are put into a share `strength` of the tiles (Ghiasi et al., CVPR 2021, with one class)."""
     def step(x, y, at, r):
         donor, has = _donors(y, r)
-        away = [t + ops.round(n / 4 * _each(x, r)) for t, n in zip(_grid(x), x.shape[1:3])]
+        away = [t + ops.round(n / 4 * _per_tile(x, r)) for t, n in zip(_grid(x), x.shape[1:3])]
         x2, y2 = resample(ops.take(x, donor, 0), ops.take(y, donor, 0), away)
-        rock = ops.cast(ops.equal(y2, BIG_ROCK), 'float32') * has * ops.cast(_each(x, r, 0.) < strength, 'float32')
+        rock = ops.cast(ops.equal(y2, BIG_ROCK), 'float32') * has * ops.cast(_per_tile(x, r, 0.) < strength, 'float32')
         soft = ops.maximum(rock, _filtered(rock[..., None], FEATHER)[..., 0])  # the rim of the donor's ground fades out
         return *_paste(x, y, x2, y2, soft, rock), at
     return step
@@ -309,9 +309,9 @@ def rock_zoom(strength):
     """Zoom in on a big rock of the tile by a factor of up to 1 + `strength`; tiles without stay.
     To be named after the other geometric steps: its rock is sought where it was before them."""
     def step(x, y, at, r):
-        f = (1 + strength) ** -_each(x, r, 0.)
+        f = (1 + strength) ** -_per_tile(x, r, 0.)
         has = ops.any(ops.equal(y, BIG_ROCK), (1, 2), keepdims=True)
-        near = lambda t, spot, n: ops.clip(spot - f * (n - 1) * _each(x, r, .2, .8), 0., (1 - f) * (n - 1)) + f * t  # the window stays inside
+        near = lambda t, spot, n: ops.clip(spot - f * (n - 1) * _per_tile(x, r, .2, .8), 0., (1 - f) * (n - 1)) + f * t  # the window stays inside
         return x, y, [ops.where(has, near(t, s, n), t) for t, s, n in zip(at or _grid(x), _spot(y, r), x.shape[1:3])]
     return step
 

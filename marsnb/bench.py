@@ -18,11 +18,12 @@ import pandas as pd
 
 from . import page
 from .core import MarsError, N_CLASSES, ROOT, TILE, atomic, data_path, rng
+from .machine import bfloat16_processor, device, gpus, has_gpu
 
 # %% ../nbs/21_speed.ipynb #ac2ac25d
 _MEASURE = '''
 import json, time
-from marsnb.core import peak_memory
+from marsnb.machine import peak_memory
 {before}
 memory, start, figures = peak_memory(), time.perf_counter(), {{}}
 {work}
@@ -164,7 +165,8 @@ def ours(images, masks, epochs=1, size=None, batch=32, precision=''):
     recipe = recipes.make({'profile': 'cpu', 'widths': list(WIDTHS), 'augment': {'flips': 1}, 'precision': precision})
     model = train.Resident(recipes.build(recipe), images, masks, recipes.loss(recipe), recipes.augmentation(recipe))
     with contextlib.redirect_stderr(io.StringIO()):
-        return [h['seconds'] for h in train.fit(model, SimpleNamespace(train=np.arange(len(images)), val=[0]), epochs=epochs, size=size, batch=batch, settle=0)]
+        parts = SimpleNamespace(train=np.arange(len(images)), val=[0])
+        return [h['seconds'] for h in train.fit(model, parts, epochs=epochs, size=size, batch=batch, precise_bn=0)]
 
 # %% ../nbs/21_speed.ipynb #a6b8cf07
 def torch_unet(widths=WIDTHS):
@@ -189,10 +191,9 @@ def torch_unet(widths=WIDTHS):
 def in_torch(images, masks, epochs=1, size=None, batch=32):
     "Seconds of each of `epochs` of `size` tiles (default: all) in PyTorch."
     import torch
-    from marsnb import recipes
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.backends.cudnn.benchmark = True  # the fastest convolutions, looked for once
-    mixed = torch.cuda.is_bf16_supported() if device == 'cuda' else recipes.bfloat16_processor()
+    mixed = torch.cuda.is_bf16_supported() if device == 'cuda' else bfloat16_processor()
     net = torch_unet().to(device, memory_format=torch.channels_last)
     x, y, adam, seconds = torch.from_numpy(images).to(device), torch.from_numpy(masks).to(device), torch.optim.Adam(net.parameters()), []
     for _ in range(epochs):
@@ -223,7 +224,7 @@ _AS_IT_COMES = "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None)\n"  # w
 def training(n=4096, size=512, epochs=3, repeats=3):
     "Time to the first step, seconds a tile and memory growth of all who train, on a GPU more and longer epochs: a table as `measure` gives it."
     here = 'tensorflow' if importlib.util.find_spec('tensorflow') else 'jax'
-    if page.gpus(): size, epochs = n, 8
+    if gpus(): size, epochs = n, 8
     def code(f, own='', backend=here, before=''):
         before += f"""import os; os.environ['KERAS_BACKEND'] = {backend!r}
 import numpy as np
@@ -243,7 +244,7 @@ def alone(images, masks, augment, batch=32):
     import keras
     from marsnb import recipes, train
     class Changing(train.Resident):
-        def call(self, batch): return sum(keras.ops.mean(keras.ops.cast(each, 'float32'), (1, 2)) for each in self.changed(self.augment, *self.gather(batch)))
+        def call(self, batch): return sum(keras.ops.mean(keras.ops.cast(each, 'float32'), (1, 2)) for each in self.augmented(self.augment, *self.gather(batch)))
     recipe = recipes.make({'augment': augment})
     model = Changing(None, images, masks, None, recipes.augmentation(recipe))
     model.compile(steps_per_execution=len(images) // batch)
@@ -255,7 +256,7 @@ def alone(images, masks, augment, batch=32):
 # %% ../nbs/21_speed.ipynb #096551f7
 def augmenting(n=1024, repeats=3):
     "Seconds a tile of a training step, and of augmentations by themselves, of eight times as many tiles on a GPU: a table as `measure` gives it."
-    if page.gpus(): n *= 8
+    if gpus(): n *= 8
     before = f'from marsnb import bench\nimages, masks = bench.noise({n})'
     several = dict(flips=1., cyclic_shift=.2, brightness=.2, contrast=.2)
     code = lambda f: (before, f'figures = dict(seconds_a_tile=bench.{f} / {n})')
@@ -275,7 +276,7 @@ def steps(in_one_go, epochs=12, n=64, batch=8):
     images, masks = (a[:, :16, :16] for a in noise(n * batch))
     with contextlib.redirect_stderr(io.StringIO()):
         history = train.fit(Model(unet((16, 16, 1), N_CLASSES, (4, 8)), images, masks, losses.ce()), SimpleNamespace(train=np.arange(n * batch), val=[0]),
-            epochs=epochs, batch=batch, jit=True, settle=0)
+            epochs=epochs, batch=batch, jit=True, precise_bn=0)
     return float(np.median([h['seconds'] for h in history[1:]])) / n
 
 def between(repeats=3):
@@ -288,7 +289,7 @@ def between(repeats=3):
 # %% ../nbs/21_speed.ipynb #afb5c96d
 def predicting(n=1024, repeats=3):
     "Seconds a tile and memory growth of prediction, of eight times as many tiles on a GPU: a table as `measure` gives it."
-    if page.gpus(): n *= 8
+    if gpus(): n *= 8
     before = f"""from marsnb import bench, infer, recipes
 from marsnb.models.all import unet
 images, masks = bench.noise({n})
@@ -313,7 +314,7 @@ from marsnb import page, recipes, runs
 folder = tempfile.TemporaryDirectory()
 recipe = recipes.make(dict(team='bench', row='short', epochs=1, out=folder.name))
 """
-    return measure({'in one process': (before, 'runs.execute(recipe, recipes.prepare(recipe))'), 'as a page': (before, 'page.run(recipe)')},
+    return measure({'in one process': (before, 'runs.make_record(recipe, recipes.prepare(recipe))'), 'as a page': (before, 'page.run(recipe)')},
         repeats).drop(columns='memory_mb')  # a page has a process of its own
 
 # %% ../nbs/21_speed.ipynb #2c219a5c
@@ -333,12 +334,12 @@ table, place = report.records(runs.BOOK_RUNS), Path(folder.name)
 def floor():
     "Seconds a tile that training the network of `WIDTHS` would take at the measured rates of multiplying and of copying: one row a limit."
     from keras import ops
-    from marsnb import recipes, train
-    from marsnb.blocks import flops
+    from marsnb import recipes
+    from marsnb.summary import flops
     recipe = recipes.make({'profile': 'cpu', 'widths': list(WIDTHS)})
-    net, kind = recipes.build(recipe), recipes.precision(recipe).replace('mixed_', '')
+    net, kind = recipes.build(recipe), recipes.dtype_policy(recipe).replace('mixed_', '')
     size = sum(int(np.prod(layer.output.shape[1:])) for layer in net.layers) * (2 if kind == 'bfloat16' else 4)
-    on_gpu = train.accelerated()
+    on_gpu = has_gpu()
     n, m = (16384, 2**30) if on_gpu else (2048, 2**26)
     a, b = ops.cast(ops.ones((n, n)), kind), ops.ones(m) if on_gpu else np.ones(m, np.float32)
     copied = (lambda: float(ops.add(b, 1)[0])) if on_gpu else b.copy
@@ -355,8 +356,7 @@ def floor():
 def main(what):
     """Measure WHAT, by default everything; print every ratio and keep the figures in book/speed.csv.
     The machine should have nothing else to do: all of it takes about half an hour."""
-    from marsnb import runs
-    with page.noise_to(os.devnull): machine = runs.device()  # loads the backend
+    with page.noise_to(os.devnull): machine = device()  # loads the backend
     with tempfile.TemporaryDirectory() as d:
         def read():
             path = data_path()

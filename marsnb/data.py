@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_TILES', 'FOLDS', 'Tiles', 'unlabelled_blocks', 'read_unlabelled', 'load', 'save', 'synthetic', 'read',
-           'fingerprint', 'shares', 'has_rock', 'Parts', 'split']
+           'fingerprint', 'shares', 'has_rock', 'all_ids', 'Parts', 'split']
 
 # %% ../nbs/01_data.ipynb #5d7bfd15
 import hashlib, io, math, warnings, zipfile
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .core import BIG_ROCK, CLASSES, MarsError, N_CLASSES, TILE, atomic, data_path, rng
+from .core import BIG_ROCK, CLASSES, MarsError, N_CLASSES, TILE, atomic, data_path, one_line, rng
 
 # %% ../nbs/01_data.ipynb #a6d84f5f
 class Tiles(NamedTuple):
@@ -71,7 +71,7 @@ def _blocks(path, key, tile, most=16):
     except MarsError: raise
     except FileNotFoundError: raise MarsError(f'{path}: no such file; name the data with MARSNB_DATA or leave it unset for the synthetic Mars') from None
     except Exception as e:  # what zipfile, zlib, lzma, struct and NumPy's header parser raise for a damaged file is no closed list
-        raise MarsError(f'{where}: not a readable npz ({" ".join(str(e).split())[:120] or type(e).__name__}); get the file again') from None
+        raise MarsError(f'{where}: not a readable npz ({one_line(e)}); get the file again') from None
 
 # %% ../nbs/01_data.ipynb #f5271f4a
 def _bytes(block, top, what, first, exact):
@@ -255,6 +255,10 @@ def has_rock(masks, share=.01):
     return (masks == BIG_ROCK).mean((1, 2)) >= share
 
 # %% ../nbs/01_data.ipynb #fea87b9c
+def all_ids(masks, ids=None):
+    "The tile numbers `ids` as an array, by default those of all `masks`."
+    return np.arange(len(masks)) if ids is None else np.asarray(ids, int)
+
 class Parts(NamedTuple):
     "Sorted tile numbers of the three parts."
     train: np.ndarray
@@ -267,7 +271,7 @@ def split(masks, groups=None, seed=0, val=.15, test=.15, ids=None):
     """Split the tiles `ids` (default: all of `masks`) into `Parts` by `groups` (default: each tile its own), stratified on tiles with
     at least 1 % big rock. Large groups are dealt out first and lie in the same folds whatever the seed, so each `seed` begins further on.
     The shares `val` and `test` are rounded to whole folds, of which there are `FOLDS`, or fewer where there are fewer groups."""
-    ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
+    ids = all_ids(masks, ids)
     groups = ids if groups is None else np.asarray(groups)[ids]
     big = has_rock(masks[ids])
     folds = min(FOLDS, len(np.unique(groups)), max(big.sum(), (~big).sum()))

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from . import metrics
+from .blocks import main_output
 from .core import MarsError, N_CLASSES
-from .infer import classes, main, mean_probability
+from .infer import classes, mean_probability
 
 # %% ../nbs/10_ensemble.ipynb #0b128787
 def ensemble(nets, weights=None):
@@ -24,7 +25,7 @@ def ensemble(nets, weights=None):
     if len(used) == 1: return used[0][0]
     for i, net in enumerate(nets): net.name = f'member_{i}'
     x = keras.Input(nets[0].input_shape[1:])
-    return keras.Model(x, mean_probability([main(n(x)) for n, _ in used], [w for _, w in used]))
+    return keras.Model(x, mean_probability([main_output(n(x)) for n, _ in used], [w for _, w in used]))
 
 # %% ../nbs/10_ensemble.ipynb #09cf4860
 def greedy(probabilities, masks, predict_background=True, rounds=20):

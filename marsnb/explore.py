@@ -11,15 +11,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import to_rgb
 
-from .core import CLASSES, PALETTE, rng
+from .core import CLASSES, RGB, rng
 from .data import shares
 
 # %% ../nbs/01a_explore.ipynb #c33eb20e
 def overlay(ax, image, mask, alpha=.35, title=None):
     "Draw `image` (h, w) on `ax`, tinted with the colours of `mask`; background stays grey."
-    colours = np.array([to_rgb(c) for c in PALETTE])
+    colours = RGB
     tint = np.where(mask[..., None] > 0, alpha, 0)
     ax.imshow(np.float32(image)[..., None] / 255 * (1 - tint) + colours[mask] * tint)
     ax.set_title(title, fontsize=8); ax.axis('off')

@@ -17,8 +17,8 @@ from keras import ops
 from scipy import ndimage, optimize
 
 from . import metrics, netfile
-from .core import MarsError, N_CLASSES, atomic
-from .train import main
+from .core import MarsError, N_CLASSES, atomic, one_line
+from .blocks import main_output
 
 # %% ../nbs/09a_infer.ipynb #9fd7bc9d
 def open_model(path):
@@ -26,7 +26,7 @@ def open_model(path):
     netfile.check(path)
     try: model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as e:
-        raise MarsError(f'{path}: not a network that can be opened ({" ".join(str(e).split())[:160]}); name a .keras file written by marsnb') from None
+        raise MarsError(f'{path}: not a network that can be opened ({one_line(e, 160)}); name a .keras file written by marsnb') from None
     if len(model.input_shape) != 4: raise MarsError(f'{path}: takes input {model.input_shape}, but (tiles, rows, columns, channels) is expected')
     return model
 
@@ -41,7 +41,7 @@ def batches(net, images, batch=64):
     for i in range(0, len(images), batch):
         part = np.zeros((batch, *images.shape[1:], 1), np.float32)  # a last short batch is padded: one shape, one compilation
         part[:len(images) - i, ..., 0] = images[i:i + batch] / 255
-        yield main(net.predict_on_batch(part))[:len(images) - i]
+        yield main_output(net.predict_on_batch(part))[:len(images) - i]
 
 def predict(net, images, predict_background=True, post=(), batch=64):
     "Masks uint8 (n, h, w) of grey `images` (n, h, w), 0..255, after the functions `post`. Memory is that of one batch and the masks."
@@ -83,13 +83,13 @@ VIEWS = (flips, shifts, scales)
 def mean_probability(logits, weights=None):
     "The logarithm of the weighted mean probability of `logits`, a list of (b, h, w, n_classes)."
     weights = np.ones(len(logits)) if weights is None else np.asarray(weights, float)
-    return ops.log(ops.maximum(sum(w * ops.softmax(main(x)) for w, x in zip((weights / weights.sum()).tolist(), logits)), 1e-9))
+    return ops.log(ops.maximum(sum(w * ops.softmax(main_output(x)) for w, x in zip((weights / weights.sum()).tolist(), logits)), 1e-9))
 
 def viewed(net, views):
     "A `keras.Model` like `net` that looks at each image as it is and through each of `views`. Without any it is `net`."
     if not views: return net
     x = keras.Input(net.input_shape[1:])
-    return keras.Model(x, mean_probability([main(net(x))] + [back(main(net(there(x)))) for there, back in views]))
+    return keras.Model(x, mean_probability([main_output(net(x))] + [back(main_output(net(there(x)))) for there, back in views]))
 
 # %% ../nbs/09a_infer.ipynb #90e3c63c
 def components(masks, least=24):
@@ -139,7 +139,7 @@ def _each(net, images):
 def calibrated(net, t):
     "A `keras.Model` like `net` with its logits divided by the temperature `t`."
     x = keras.Input(net.input_shape[1:])
-    return keras.Model(x, main(net(x)) / t)
+    return keras.Model(x, main_output(net(x)) / t)
 
 def probabilities(net, images, batch=64, predict_background=True):
     """Probabilities float32 (n, h, w, n_classes) of grey `images` (n, h, w): 160 kB a tile. Without
@@ -169,7 +169,7 @@ def thresholds(net, images, truth, predict_background=True, rounds=2):
 def thresholded(net, t):
     "A `keras.Model` like `net` with its probabilities divided by the thresholds `t` (n_classes,), which are no probabilities any more."
     x = keras.Input(net.input_shape[1:])
-    return keras.Model(x, main(net(x)) - np.log(t).astype(np.float32))
+    return keras.Model(x, main_output(net(x)) - np.log(t).astype(np.float32))
 
 # %% ../nbs/09a_infer.ipynb #6c8b6450
 def pseudo_labels(net, images, drop=.2, background=False):

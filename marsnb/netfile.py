@@ -10,7 +10,7 @@ import json, os, zipfile
 
 import h5py
 
-from .core import MarsError
+from .core import MarsError, one_line
 
 # %% ../nbs/08b_netfile.ipynb #e5090d01
 MEMBERS = {'config.json': 2**24, 'metadata.json': 2**16, 'model.weights.h5': 2**30}  # and how many bytes each may unpack to
@@ -27,7 +27,7 @@ def check(path):
                 if _weights(weights) > MEMBERS['model.weights.h5']: raise MarsError('its weights claim to be larger than they are')
     except MarsError as e: raise MarsError(f'{path}: not opened: {e}; name a .keras file written by marsnb') from None
     except Exception as e:
-        raise MarsError(f'{path}: not a network that can be opened ({" ".join(str(e).split())[:120] or type(e).__name__}); name a .keras file written by '
+        raise MarsError(f'{path}: not a network that can be opened ({one_line(e)}); name a .keras file written by '
             f'marsnb') from None
 
 def _members(z):

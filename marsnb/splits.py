@@ -10,15 +10,16 @@ import cv2
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from sklearn.metrics.cluster import pair_confusion_matrix
 from sklearn.model_selection import train_test_split
 
 from .core import BIG_ROCK
-from .data import Parts, has_rock
+from .data import Parts, all_ids, has_rock
 
 # %% ../nbs/01d_splits.ipynb #1f5be1d2
 def course(masks, seed=0, val=.2, ids=None):
     "`Parts` of the tiles `ids` (default: all) at random, a share `val` for validation, none for test, tiles with 1 % big rock spread evenly."
-    ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
+    ids = all_ids(masks, ids)
     big = has_rock(masks[ids])
     train, held = train_test_split(ids, test_size=val, random_state=seed, stratify=big if min(big.sum(), (~big).sum()) > 1 else None)
     return Parts(np.sort(train), np.sort(held), ids[:0])
@@ -26,7 +27,7 @@ def course(masks, seed=0, val=.2, ids=None):
 def aaa000(masks, seed=0, ids=None):
     """`Parts` of the tiles `ids` (default: all) at random: 10 % of those with any big
     rock and 20 % of the others for validation, none for test (aaa000, section 2)."""
-    ids = np.arange(len(masks)) if ids is None else np.asarray(ids)
+    ids = all_ids(masks, ids)
     rocky = (masks[ids] == BIG_ROCK).any((1, 2))
     cut = [train_test_split(t, test_size=v, random_state=seed) for t, v in ((ids[rocky], .1), (ids[~rocky], .2)) if len(t) > 1]
     return Parts(*(np.sort(np.concatenate([c[k] for c in cut])) for k in (0, 1)), ids[:0])
@@ -89,12 +90,10 @@ def groups_from_pixels(images, masks=None):
 def agreement(found, true):
     """Of the pairs of tiles that `found` (n,) puts together, the share that `true` (n,) does too, and the
     share of the pairs of `true` that were found; with the number of groups and the largest of each."""
-    joined = lambda g: (np.unique(g, return_counts=True)[1].astype(np.int64) ** 2).sum() - len(g)
-    both = joined(np.unique(np.stack([found, true]), axis=1, return_inverse=True)[1].ravel())
+    (_, wrong), (missed, both) = pair_confusion_matrix(true, found)
     size = lambda g: int(np.unique(g, return_counts=True)[1].max())
-    return {'joined rightly': both / max(joined(found), 1), 'found': both / max(joined(true), 1), 'groups': len(np.unique(found)),
-        'true groups': len(np.unique(true)),
-        'largest': size(found), 'largest true': size(true)}
+    return {'joined rightly': both / max(both + wrong, 1), 'found': both / max(both + missed, 1), 'groups': len(np.unique(found)),
+        'true groups': len(np.unique(true)), 'largest': size(found), 'largest true': size(true)}
 
 def seen_before(parts, groups):
     "The share of the held-out tiles (validation and test) of `parts` with a tile of their group in training."

@@ -17,9 +17,9 @@ recipe = recipes.Recipe(team='ours', row='tiny', widths=[4], epochs=2, clean=[],
 ready = recipes.prepare(recipe)
 parts = ready.parts._replace(train=ready.parts.train[:32], val=ready.parts.val[:8], test=ready.parts.test[:8])
 ready = ready._replace(tiles=ready.tiles._replace(unlabelled=ready.tiles.unlabelled[:8]), parts=parts, ids=parts.train)
-record = runs.execute(recipe, ready)
+record = runs.make_record(recipe, ready)
 assert record['environment']['backend'] == 'jax'
-net = infer.open_model(runs.workshop(recipe)/'best.keras')
+net = infer.open_model(runs.work_folder(recipe)/'best.keras')
 np.save(sys.argv[1] + '/said.npy', infer.probabilities(net, ready.tiles.unlabelled))
 np.save(sys.argv[1] + '/seen.npy', ready.tiles.unlabelled)
 print(json.dumps(record['result']['test']))
@@ -56,8 +56,8 @@ tiles = synthetic(32, 8, 0)
 recipe = recipes.make({'widths': [4, 4], 'augment': {'flips': 1}, 'batch': 16})
 def losses(devices, free, last=32):
     train.deterministic(0)
-    train.room = lambda: free
-    with train.spread(devices):
+    train.free_memory = lambda: free
+    with train.data_parallel(devices):
         model = train.Resident(recipes.build(recipe), tiles.images, tiles.masks, recipes.loss(recipe), recipes.augmentation(recipe))
         history = train.fit(model, SimpleNamespace(train=np.arange(24), val=np.arange(24, last)), epochs=2, batch=16)
         return [h[k] for h in history for k in ('loss', 'val_loss')], 0 if model.streamed else len(model.images.value.sharding.device_set)
@@ -84,13 +84,13 @@ ROWS = '''
 import sys
 sys.modules['tensorflow'] = None
 import dataclasses, json, keras
-from marsnb import blocks, recipes
+from marsnb import recipes, summary
 from marsnb.data import synthetic
 rows = {f'{p.parent.name}/{p.stem}': recipes.load(p) for p in recipes.RECIPES.glob('*/*.yml')}
 networks = {str([r.model, r.widths, r.model_args]): row for row, r in rows.items() if recipes.trains(r)}  # rows that share a network train it once
 for row in networks.values():
     keras.utils.set_random_seed(0)
-    print(row, *blocks.smoke(recipes.build(dataclasses.replace(rows[row], width=4)), synthetic(8, 1), epochs=3), flush=True)
+    print(row, *summary.train_briefly(recipes.build(dataclasses.replace(rows[row], width=4)), synthetic(8, 1), epochs=3), flush=True)
 '''
 
 

@@ -7,7 +7,7 @@ import cv2, h5py, numpy as np, pytest, yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
-from marsnb import convert, core, data, netfile, plan, recipes, report, runs
+from marsnb import convert, data, machine, netfile, plan, recipes, report, runs
 from marsnb.core import MarsError
 from made_up import record as made_up_record
 
@@ -27,10 +27,10 @@ def nothing_else_happens(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, 'RUNS', tmp_path/'runs'); monkeypatch.setattr(runs, 'BOOK_RUNS', tmp_path/'runs')
     before, peak = tree(mine), Path('/proc/self/clear_refs')
     if peak.exists(): peak.write_text('5')  # the most memory so far is forgotten
-    start = core.peak_memory()
+    start = machine.peak_memory()
     yield
     assert tree(mine) == before and not list(tmp_path.rglob('*pwned*'))
-    assert core.peak_memory() < start + 2 ** 30
+    assert machine.peak_memory() < start + 2 ** 30
 
 
 def refused(f, *args, words=()):

@@ -3,7 +3,7 @@ import csv
 
 import cv2, keras, numpy as np, pytest
 
-from marsnb import cli, core, images
+from marsnb import cli, images, machine
 from marsnb.data import synthetic
 from marsnb.models.unet import unet
 
@@ -67,7 +67,7 @@ def test_images_of_every_kind(marsnb, net, tiles, tmp_path):
     assert shapes == {'grey': (64, 77), 'grey-2': (64, 128), 'grey-3': (64, 128), 'colour': (64, 128), 'deep': (64, 128), 'clear': (64, 128), 'tiny': (3, 5),
         'flat': (9, 640), 'turned': (128, 64)}
     assert len(list((tmp_path/'terrain').iterdir())) == 2 * 9 + 1 and not [p for p in tmp_path.rglob('*') if p.name.startswith('.')]
-    expected = images.infer.predict(images.network(net).net, t[None])[0]
+    expected = images.infer.predict(images.load_predictor(net).net, t[None])[0]
     # an image of one tile gets what the tile gets
     for n in ('grey-2', 'deep', 'clear'): assert (labels(tmp_path/'terrain'/f'{n}_labels.png') == expected).mean() > .999, n
     rows = table(tmp_path/'terrain')
@@ -123,7 +123,7 @@ def test_refused(predict, tiles, tmp_path, args, word):
 
 
 def test_defaults_agree():
-    assert next(o.help for o in cli.predict.params if o.name == 'sure').endswith(f'[default: {images.SURE}]')
+    assert next(o.help for o in cli.predict.params if o.name == 'sure').endswith(f'[default: {images.MIN_PROBABILITY}]')
 
 
 def test_no_network_is_said(predict, tiles, tmp_path, monkeypatch):
@@ -138,6 +138,6 @@ def test_no_network_is_said(predict, tiles, tmp_path, monkeypatch):
 def test_a_very_wide_image_takes_little_more_than_its_bytes(predict, net, tiles, tmp_path):
     wide = put(tmp_path/'wide.png', cv2.resize(tiles[0], (30_000, 2_000)))
     assert predict(put(tmp_path/'small.png', tiles[0]))[0] == 0
-    before = core.peak_memory()
+    before = machine.peak_memory()
     assert predict(wide, '--scale', .0625)[0] == 0 and labels(tmp_path/'terrain'/'wide_labels.png').shape == (2_000, 30_000)
-    assert core.peak_memory() - before < 3 * 60_000_000
+    assert machine.peak_memory() - before < 3 * 60_000_000

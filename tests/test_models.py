@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from marsnb import blocks as B
+from marsnb import blocks as B, summary
 from marsnb.core import MarsError
 from marsnb.data import synthetic
 from marsnb.models import all as models
@@ -55,9 +55,9 @@ def tiles():
 def test_learns(name, tiles):
     keras.utils.set_random_seed(1)
     model = NETWORKS[name](SHAPE, 5, widths=WIDTHS)
-    loss = B.smoke(model, tiles, epochs=4)
+    loss = summary.train_briefly(model, tiles, epochs=4)
     assert np.isfinite(loss).all() and loss[-1] < loss[0]
-    B.sketch(model, ax := plt.figure().subplots()); assert model.name in ax.get_title(); plt.close()
+    summary.plot_model(model, ax := plt.figure().subplots()); assert model.name in ax.get_title(); plt.close()
     out = model(tiles.images[:2, ..., None] / np.float32(255), training=False)
     assert all(o.shape == (2, 32, 64, 5) and o.dtype == 'float32' for o in (out if isinstance(out, list) else [out]))
 
@@ -70,7 +70,7 @@ def test_other_backend_reads_the_same(tiles, tmp_path):
     for name, f in NETWORKS.items():
         keras.utils.set_random_seed(1)
         model = f(SHAPE, 5, widths=WIDTHS)
-        B.smoke(model, tiles, epochs=1)
+        summary.train_briefly(model, tiles, epochs=1)
         out = model(x, training=False)
         model.save(tmp_path/f'{name}.keras')
         np.savez(tmp_path/f'{name}.npz', *[np.asarray(o) for o in (out if isinstance(out, list) else [out])])

@@ -52,7 +52,7 @@ def the_table(page, first):
 
 
 def test_every_figure_of_the_ladder_is_that_of_its_records(built):
-    records, shown = report.main(built[1]), the_table(html(built)/'compare.html', 'row')
+    records, shown = report.headline_runs(built[1]), the_table(html(built)/'compare.html', 'row')
     assert len(shown) == 14 and shown.miou.is_monotonic_decreasing
     for (team, row), runs in records.groupby(['team', 'row']):
         line = shown[shown.row == report.title(team, row)].iloc[0]
@@ -73,15 +73,15 @@ def test_every_claim_has_a_verdict(built):
     assert sorted([*shown.claim, *waiting.claim]) == sorted(c.claim for c in verdicts.claims()) and list(shown)[:4] == ['claim', 'team', 'verdict',
         'probability'] and 'quotation' in waiting
     words = shown.verdict.str.partition(' (')[0]
-    order = [verdicts.WORDS.index(w) for w in words]
+    order = [verdicts.VERDICTS.index(w) for w in words]
     assert order == sorted(order) and verdicts.WAITING not in set(words) and len(waiting)
-    assert words[shown.probability >= verdicts.SURE].isin(['holds', 'seems to hold']).all() and (shown.probability >= verdicts.SURE).any()
+    assert words[shown.probability >= verdicts.CONFIDENCE].isin(['holds', 'seems to hold']).all() and (shown.probability >= verdicts.CONFIDENCE).any()
     text, noted = (html(built)/'claims.html').read_text().replace('’', "'"), [c for c in verdicts.claims() if c.note]
     assert noted and all((c.note in text) == (c.claim in set(shown.claim)) for c in noted)
 
 
 def test_each_row_stands_beside_the_best_on_the_same_tiles(built):
-    records, shown = report.main(built[1]), the_table(html(built)/'compare.html', 'row')
+    records, shown = report.headline_runs(built[1]), the_table(html(built)/'compare.html', 'row')
     of = {report.title(*name): runs for name, runs in records.groupby(['team', 'row'])}
     assert np.isnan(shown['to the best'][0])
     for line in shown[1:].itertuples():

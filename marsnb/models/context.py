@@ -10,7 +10,7 @@ import functools
 
 import keras
 
-from ..blocks import (architecture, aspp, aspps, attn_gate, cat, context, conv, double, down, down_blur, encode, fit, gate_add, head, heads, psa,
+from ..blocks import (architecture, aspp, aspps, attn_gate, cat, context, conv, double, down, down_blur, encode, resize_like, gate_add, head, heads, psa,
                            pyramid, res, se, strip_pool, up, up_conv)
 
 # %% ../../nbs/06_models.context.ipynb #862f048e
@@ -20,7 +20,7 @@ def deeplab(shape, n_classes, widths=(32, 64, 128, 256), block=res, bridge=None,
     inp, ch = keras.Input(shape), ch or widths[-1]
     fs = encode(inp, widths, block, bridge)
     skip = fs[-2:][0]
-    x = cat(fit(context(fs[-1], ch), skip), conv(skip, max(ch // 5, 1), 1))
+    x = cat(resize_like(context(fs[-1], ch), skip), conv(skip, max(ch // 5, 1), 1))
     return inp, heads(inp, [double(x, ch)], n_classes)
 
 # %% ../../nbs/06_models.context.ipynb #c5e91b39
@@ -31,7 +31,7 @@ def marsseg(shape, n_classes, widths=(32, 64, 128, 256), block=res, bridge=None,
     inp, ch = keras.Input(shape), ch or 2 * widths[0]
     *fine, deep = encode(inp, widths, block, bridge)
     xs = [psa(aspp(f, ch, rates)) for f in fine] + [pyramid(strip_pool(deep), ch)]
-    return inp, heads(inp, [double(cat(*[fit(x, xs[:2][-1]) for x in xs]), ch)], n_classes)
+    return inp, heads(inp, [double(cat(*[resize_like(x, xs[:2][-1]) for x in xs]), ch)], n_classes)
 
 # %% ../../nbs/06_models.context.ipynb #5e97cc39
 @architecture
@@ -40,7 +40,7 @@ def sofarsogood(shape, n_classes, widths=(32, 64, 128, 256, 512), block=functool
     inp = x = keras.Input(shape)
     fs = []
     for ch in widths[:-1]: fs.append(x := down(block(x, ch)))
-    x = conv(cat(bridge(se(x), widths[-1]), *[fit(f, x) for f in fs[-2:]]), widths[-1], 1)
+    x = conv(cat(bridge(se(x), widths[-1]), *[resize_like(f, x) for f in fs[-2:]]), widths[-1], 1)
     outs = []
     for i, s in enumerate(reversed(fs)):
         x = up_conv(x, 2 if i else 1, s.shape[-1])
@@ -60,5 +60,5 @@ def terrain_net(shape, n_classes, widths=(16, 64, 128, 256), block=functools.par
     inp, ch = keras.Input(shape), ch or widths[0]
     x = conv(inp, widths[0], 2 * patch, strides=patch)
     fs = encode(x, widths, block, bridge, down_blur)
-    x = cat(*[fit(conv(f, ch, 1), fs[0]) for f in fs])
+    x = cat(*[resize_like(conv(f, ch, 1), fs[0]) for f in fs])
     return inp, heads(inp, [double(x, ch, (1, 3), after)], n_classes)

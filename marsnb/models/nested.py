@@ -9,7 +9,7 @@ __all__ = ['unet_pp', 'present', 'unet3plus', 'ms_unet']
 import keras
 from keras import layers, ops
 
-from ..blocks import architecture, cat, conv, decode, denoise, double, encode, fit, heads, up
+from ..blocks import architecture, cat, conv, decode, denoise, double, encode, resize_like, heads, up
 
 # %% ../../nbs/05_models.nested.ipynb #3773cff2
 @architecture
@@ -37,7 +37,7 @@ def unet3plus(shape, n_classes, widths=(64, 128, 256, 512, 1024), block=double, 
     fs = encode(inp, widths, block, bridge)
     nodes = fs[-1:]  # of the decoder, finest first
     for i in reversed(range(len(widths) - 1)):
-        x = cat(*[filt(fit(f, fs[i]), skip) for f in fs[:i + 1] + nodes])
+        x = cat(*[filt(resize_like(f, fs[i]), skip) for f in fs[:i + 1] + nodes])
         nodes.insert(0, merge(attn(x) if attn else x, skip * len(widths)))
     out = heads(inp, nodes if deep else nodes[:1], n_classes, present(fs[-1], n_classes) if guided else None)
     return inp, out

@@ -10,7 +10,7 @@ import functools
 
 import keras
 
-from ..blocks import architecture, attn_gate, cat, cut, decode, double, down, encode, gate_cat, head, se, sew, up
+from ..blocks import architecture, attn_gate, cat, split_patches, decode, double, down, encode, gate_cat, head, se, merge_patches, up
 
 # %% ../../nbs/04_models.unet.ipynb #4f8ae800
 @architecture
@@ -20,9 +20,9 @@ def unet(shape, n_classes, widths=(32, 64, 128), block=double, bridge=None, gate
     a tile is cut into `patch` x `patch` pieces, which see nothing of each other."""
     inp = keras.Input(shape)
     x = stem(inp) if stem else inp
-    fs = encode(cut(x, patch) if patch > 1 else x, widths, block, bridge, down)
+    fs = encode(split_patches(x, patch) if patch > 1 else x, widths, block, bridge, down)
     x = decode(fs, block, gate, merge, up)
-    return inp, head(sew(x, patch) if patch > 1 else x, n_classes)
+    return inp, head(merge_patches(x, patch) if patch > 1 else x, n_classes)
 
 # %% ../../nbs/04_models.unet.ipynb #b6c38505
 def attention_unet(shape, n_classes, widths=(32, 64, 128, 256), **own):
