@@ -98,12 +98,12 @@ def pipeline(augment, seed=0):
     return Augment(steps, seed)
 
 # %% ../nbs/02_augment.ipynb #439ca777
-def _per_tile(x, r, low=-1., high=1., width=1):
-    "A random number for each tile: (b, 1, 1)."
-    return keras.random.uniform((ops.shape(x)[0], 1, width), low, high, seed=r)
+def _per_tile(x, r, low=-1., high=1.):
+    "A random number for each tile of `x`, drawn from the seed generator `r`: (b, 1, 1)."
+    return keras.random.uniform((ops.shape(x)[0], 1, 1), low, high, seed=r)
 
 def _geometric(move):
-    "The step that takes each pixel from `move(rows, cols, x, r)`."
+    "The step that takes each pixel from where `move(rows, cols, x, r)` says, and leaves the resampling to the end: `at` is where pixels come from so far."
     return lambda x, y, at, r: (x, y, move(*(at or _grid(x)), x, r))
 
 # %% ../nbs/02_augment.ipynb #2b4e82a5
@@ -244,13 +244,13 @@ def hide(strength, side=8):
     return _photometric(change)
 
 # %% ../nbs/02_augment.ipynb #3f04141d
-def _box(x, r, centre=None, low=.2, high=.6):
-    """1 inside a rectangle of each tile, else 0 (b, h, w): sides `low` to `high` of
+def _box(x, r, centre=None):
+    """1 inside a rectangle of each tile, else 0 (b, h, w): sides 0.2 to 0.6 of
     height and width, around `centre` (rows and columns, each (b, 1, 1)) or anywhere."""
     inside = 1.
     for i, (t, n) in enumerate(zip(_grid(x), x.shape[1:3])):
         c = (n - 1) * _per_tile(x, r, 0.) if centre is None else centre[i]
-        inside = inside * ops.cast(ops.abs(t - c) <= n * _per_tile(x, r, low, high) / 2, 'float32')
+        inside = inside * ops.cast(ops.abs(t - c) <= n * _per_tile(x, r, .2, .6) / 2, 'float32')
     return inside
 
 def _paste(x, y, x2, y2, alpha, hard):

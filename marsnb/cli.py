@@ -138,7 +138,7 @@ def reproduce(record, data, tolerance):
         todo = plan.again(before, out, data)
         for r in todo: page.run(r, sys.stderr)
         after = runs.read(runs.folder(todo[-1]))
-    show_unlike('surroundings', runs.unlike(runs.environment_of(before), runs.environment_of(after)))
+    show_unlike('environment', runs.unlike(runs.environment_of(before), runs.environment_of(after)))
     show_unlike('figures', runs.unlike(before['result'], after['result']))
     same = runs.repeats(before, after, tolerance)
     exactly = runs.environment_of(before) == runs.environment_of(after)
@@ -311,7 +311,7 @@ def predict_images(paths, out, masks, looks, **how):
     'comes with marsnb')
 @click.option('--background/--no-background', default=None, help='whether background may be predicted; default: as the run measured its network, no for the '
     'one that comes with marsnb, which does not know it, yes for one without a record')
-@click.option('--tta/--no-tta', default=None, help='look at each tile as it is and mirrored, four times, and take the mean, or once; default: as the run '
+@click.option('--tta/--no-tta', default=None, help='take the mean over each tile as it is and mirrored, four views, or one alone; default: as the run '
     'measured its network')
 @click.option('--scale', type=float, help='pixels of the network per pixel of the image; default: the image is a whole frame, 128 pixels wide to the network')
 @click.option('--mask', 'masks', multiple=True, help='what is not 0 in this picture, or in that of the image\'s name in this folder, is not assessed; may be '

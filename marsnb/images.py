@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_NETWORK_PIXELS', 'MIN_PROBABILITY', 'UNSURE', 'HIDDEN', 'NOT_ASSESSED', 'COLUMNS', 'LONGEST', 'OUTPUTS',
-           'FLAGSHIP', 'read', 'resized', 'to_scale', 'window_starts', 'hann_window', 'sliding_window', 'mirrored',
-           'resize_rows', 'hidden', 'classify_pixels', 'areas', 'map_colours', 'draw', 'frames', 'masks_of', 'earlier',
-           'outputs', 'scale_warning', 'map_image', 'save', 'map_images', 'Predictor', 'load_predictor', 'to_float16',
+           'FLAGSHIP', 'read', 'resized', 'to_scale', 'window_starts', 'hann_window', 'sliding_window', 'resize_rows',
+           'hidden', 'classify_pixels', 'areas', 'map_colours', 'draw', 'frames', 'masks_of', 'earlier', 'outputs',
+           'scale_warning', 'map_image', 'save', 'map_images', 'Predictor', 'load_predictor', 'to_float16',
            'set_default_network']
 
 # %% ../nbs/09b_images.ipynb #773762a9
@@ -20,7 +20,6 @@ import imagesize
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from keras import ops
 
 from . import infer, recipes, runs
 from .convert import IMAGE_SUFFIXES, images_by_stem, picture
@@ -77,12 +76,6 @@ def sliding_window(net, image, background=True):
     total = total[tuple(np.s_[m:m + n] for m, n in zip(margins, image.shape))]
     total /= total.sum(-1, keepdims=True)
     return total
-
-# %% ../nbs/09b_images.ipynb #1560e9ac
-def mirrored(net):
-    "A `keras.Model` like `net` that takes the mean over the image and its three mirrored views."
-    both = lambda x: ops.flip(x, (1, 2))
-    return infer.viewed(net, [*infer.flips(), (both, both)])
 
 # %% ../nbs/09b_images.ipynb #c36f75dc
 def resize_rows(p, rows, shape):
@@ -277,7 +270,7 @@ class Predictor(NamedTuple):
 
 def load_predictor(path='', tta=None, background=None):
     """The network at `path`, a file or the folder of a run, used as the run that left it measured it where its record lies beside
-    it; by default the one that comes with the package. `tta`: look four times, or once, instead of as it was measured;
+    it; by default the one that comes with the package. `tta`: whether to take the mean of `infer.all_flips`, instead of as it was measured;
     `background`: whether it may be predicted. Gives a `Predictor`. Raises `MarsError` where the file is no network for Mars tiles."""
     if not path and not FLAGSHIP.exists(): raise MarsError('no trained network comes with this version; name one with --model, such as the best.keras of a run')
     path = Path(path or FLAGSHIP)
@@ -287,7 +280,8 @@ def load_predictor(path='', tta=None, background=None):
         raise MarsError(f'{path}: from {net.input_shape} to {net.outputs[0].shape}, but grey tiles to {N_CLASSES} classes are expected')
     recipe = recipes.make(record['recipe'])
     net = runs.as_measured(net, recipe if tta is None else dataclasses.replace(recipe, tta=[]), record['result'])
-    return Predictor(mirrored(net) if tta else net, recipe.predict_background if background is None else background, recipes.post(recipe))
+    if tta: net = infer.viewed(net, infer.all_flips())
+    return Predictor(net, recipe.predict_background if background is None else background, recipes.post(recipe))
 
 # %% ../nbs/09b_images.ipynb #04c2bcc9
 def to_float16(path, to):

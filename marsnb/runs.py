@@ -419,7 +419,7 @@ def _leaves(value, place=''):
 
 def repeats(before, after, tolerance=.05):
     """Whether the record `after` gives the figures of `before` again: to the bit where their
-    surroundings are the same, else `miou` and `accuracy` of val and test within `tolerance`."""
+    environment is the same, else `miou` and `accuracy` of val and test within `tolerance`."""
     if environment_of(before) == environment_of(after): return before['result'] == after['result']
     pairs = [[r['result'][part][f] or 0 for r in (before, after)] for part in ('val', 'test') for f in ('miou', 'accuracy')]
     return all(abs(a - b) <= tolerance for a, b in pairs)

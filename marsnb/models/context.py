@@ -55,8 +55,8 @@ def overview(x, ch):
 
 @architecture
 def terrain_net(shape, n_classes, widths=(16, 64, 128, 256), block=functools.partial(res, after=[se]), bridge=overview, ch=None, after=(), patch=2):
-    """Ours: residual SE encoder behind a convolution of stride `patch` (1: its finest maps are as large as the tile), smoothed pooling,
-    context at the coarsest, all levels joined at `ch` channels (else `widths[0]`); `after`: words before the logits."""
+    """Ours: residual SE encoder behind a convolution of stride `patch`, in pixels (1: its finest maps are as large as the tile), smoothed pooling,
+    context at the coarsest, all levels joined at `ch` channels (else `widths[0]`); `after`: functions before the logits."""
     inp, ch = keras.Input(shape), ch or widths[0]
     x = conv(inp, widths[0], 2 * patch, strides=patch)
     fs = encode(x, widths, block, bridge, down_blur)

@@ -17,7 +17,7 @@ from ..blocks import architecture, attn_gate, cat, split_patches, decode, double
 def unet(shape, n_classes, widths=(32, 64, 128), block=double, bridge=None, gate=None, merge=cat, down=down, up=up, stem=None, patch=1):
     """U-Net: `widths` are the channels of each level, the last those of the bottleneck,
     whose block is `bridge`; `stem` filters the input; with `patch` > 1
-    a tile is cut into `patch` x `patch` pieces, which see nothing of each other."""
+    a tile is cut into `patch` x `patch` pieces (their number along each side), which see nothing of each other."""
     inp = keras.Input(shape)
     x = stem(inp) if stem else inp
     fs = encode(split_patches(x, patch) if patch > 1 else x, widths, block, bridge, down)
