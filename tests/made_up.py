@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from marsnb import evaluate, metrics, report
+from marsnb.core import rng
 
 TEAMS = {'cortex_creators': ('single_unet', 'double_unet', 'advanced_bottleneck'), 'los_pinguinos': ('first', 'second', 'final'),
     'aaa000': ('unet', 'ms_unet', 'unet3plus'),
@@ -39,4 +40,24 @@ def suite(root, rows=18, seeds=1, suite='ai4mars-gpu', **more):
     names += [(team, f'more_{i}') for i in range(rows) for team in TEAMS]
     for i, (team, row) in enumerate(names[:rows]):
         for seed in range(seeds): record(root/suite/team/row/str(seed), seed, .35 + .5 * i / rows, parameters=10**5 * (i + 1), **more)
+    return report.records(root)
+
+
+def two_teams(root, n=60):
+    """Records below `root` of three rows of Hendrix, two of Los Pinguinos and ours, that get
+    more and more of every tile right, on the same tiles, two seeds each. The table of them."""
+    def made_up(team, row, seed, right):
+        r, home = rng(seed, 'tiles'), root/'ai4mars-cpu'/team/row/str(seed); home.mkdir(parents=True)
+        truth, luck, tiles = r.integers(1, 5, (n, 2500)), r.random((n, 2500)) + r.normal(0, .2, (n, 1)), np.sort(r.choice(500, n, replace=False))
+        cms = evaluate.per_tile(truth, np.where(luck < right, truth, 1 + truth % 4))
+        judged = lambda cm: metrics.figures(cm) | {'confusion': cm.tolist()}
+        said = {'format': 1, 'digest': row, 'recipe': {}, 'parts': {'train': 300, 'val': n // 2, 'test': n}, 'result': {'val': judged(cms[::2].sum(0)),
+            'test': judged(cms.sum(0)), 'epochs': 2, 'best_epoch': 1}, 'cost': {'parameters': int(1e5 * right), 'passes': 1, 'seconds': 90. * right,
+            'tiles_per_second': 1., 'memory_mb': 1},
+            'environment': {'data_sha256': 'x', 'backend': 'tensorflow', 'device': 'a machine', 'packages': {}, 'revision': None}}
+        (home/'record.json').write_text(json.dumps(said))
+        np.savez_compressed(home/'test.npz', confusions=cms.astype('uint16'), groups=tiles // 10, tiles=tiles)
+    for seed in range(2):
+        for team, row, right in (('hendrix', 'baseline_no_aug', .4), ('hendrix', 'baseline', .5), ('hendrix', 'flagship', .8), ('los_pinguinos', 'first', .45),
+                ('los_pinguinos', 'second', .6), ('beyond', 'flagship', .9)): made_up(team, row, seed, right)
     return report.records(root)

@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 import made_up
 from browsing import chromium, complaints, pages, visit, without_alternative
 from conftest import ROOT
-from marsnb import book, findings, metrics, report, verdicts
+from marsnb import book, ladder, metrics, report, teams, verdicts
 
 ACTS = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script><svg onload="window.hacked=1">'
 EVIL = ACTS + '[x](javascript:window.hacked=1) ![y](http://evil.example/y.png) {raw}`html` <iframe src="http://evil.example"></iframe> &lt;script&gt; "\'`*_'
@@ -86,11 +86,11 @@ def test_each_row_stands_beside_the_best_on_the_same_tiles(built):
     assert np.isnan(shown['to the best'][0])
     for line in shown[1:].itertuples():
         d = verdicts.difference(of[line.row], of[shown.row[0]])
-        assert (line[4], line[5]) == (round(d.value, 3), findings.span(d.low, d.high, '{:+.3f}'))
+        assert (line[4], line[5]) == (round(d.value, 3), ladder.span(d.low, d.high, '{:+.3f}'))
 
 
 def test_each_team_has_a_part_with_its_own_tables(built):
-    said = findings.reported()
+    said = teams.reported()
     for team in said.team.unique():
         page = html(built)/'teams'/f'{team}.html'
         both, theirs = the_table(page, 'row'), pd.concat([t for t in tables(page) if 'source' in t])
@@ -193,9 +193,9 @@ def hostile(folder):
 def test_nothing_in_a_file_acts_in_the_browser(tmp_path, browser, monkeypatch):
     monkeypatch.setattr(verdicts, 'CACHE', tmp_path/'draws')
     row = {'team': 'hendrix', 'row': 'baseline', 'value': .5, 'metric': EVIL, 'part': EVIL, 'source': EVIL}
-    said = pd.DataFrame([row, row | {'team': EVIL, 'row': EVIL}], columns=findings.COLUMNS)
+    said = pd.DataFrame([row, row | {'team': EVIL, 'row': EVIL}], columns=teams.COLUMNS)
     claim = verdicts.Claim(EVIL, EVIL, EVIL + FENCE, [((EVIL, EVIL), ('hendrix', EVIL))], 1, size=[None], source=EVIL)
-    monkeypatch.setattr(findings, 'reported', lambda: said); monkeypatch.setattr(verdicts, 'claims', lambda: [claim])
+    monkeypatch.setattr(teams, 'reported', lambda: said); monkeypatch.setattr(verdicts, 'claims', lambda: [claim])
     built = book.build(hostile(tmp_path/'records'), tmp_path, library=[]).parent
     assert len(pages(built)) > 15
     for page in pages(built):

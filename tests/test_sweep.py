@@ -207,13 +207,13 @@ def test_a_bad_sweep(inside, tmp_path, text, words):
 
 
 def test_the_sweeps_that_come_with_the_project():
-    from marsnb import findings, plan
+    from marsnb import plan, teams
     rows = lambda name: [f'{r.team}/{r.row}' for r in plan.plan([name]) if not r.seed]
-    reported = findings.reported()
+    reported = teams.reported()
     assert set(rows('all')) == {f'{p.parent.name}/{p.stem}' for p in plan.find('*')}
     assert set(rows('seeds')) == {f'{t}/{r}' for t, r in zip(reported.team, reported.row)} | {r for r in rows('all') if r.startswith('beyond/')} and {r.seed
         for r in plan.plan(['seeds'])} == {0, 1, 2}
-    assert {r.split('/')[0] for r in rows('default')} == set(findings.BASELINES)
+    assert {r.split('/')[0] for r in rows('default')} == set(teams.BASELINES)
 
 
 def test_a_scheduler_that_is_not_there(marsnb, mars):
