@@ -61,12 +61,15 @@ def copies_aaa000(images, masks, ids, seed=0, most=None, *, augment, ordinary=(4
 AIMED = {'flips': 1, 'rotation': .05, 'rock_zoom': 1}
 
 def generate(images, masks, ids, seed=0, most=None, total=8000, rounds=2, augment=AIMED):
-    "A set of `total` tiles: `ids` and, made in `rounds`, samples that `augment` aims at the big rock in them. After Cortex Creators, sections 3.2 and 4.1."
-    kept = ids[_part(len(ids), most, seed)]
+    """A set of `total` tiles: `ids` and, made in `rounds`, samples that `augment` aims at the big rock in them. After Cortex Creators, sections 3.2 and
+    4.1. Raises `MarsError` where `ids` are more than that, or none holds big rock."""
+    if len(ids) > total: raise MarsError(f'generate: {len(ids):,} training tiles are more than total ({total:,}), so none would be generated; raise total')
+    chosen = _part(total, most, seed)
+    kept = ids[chosen[chosen < len(ids)]]
     for i in range(rounds):
         big = ids[has_rock(masks[ids])]
         if not len(big): raise MarsError('generate: no training tile holds 1 % big rock; there is nothing to generate from')
-        more = max(0, (min(total, most or total) - len(kept)) // (rounds - i))
+        more = (len(chosen) - len(kept)) // (rounds - i)
         images, masks, made = _copied(images, masks, big, 1 + _evenly(len(big), more), augment, seed + i, None)
         ids, kept = (np.concatenate([t, made[len(big):]]) for t in (ids, kept))
     return Balanced(images, masks, kept)

@@ -134,7 +134,7 @@ def pyramid(x, ch, bins=(1, 2, 3, 6), block=None, **own):
     where the sides of the map do not divide so), resized, joined with the map, mixed by 3 x 3."""
     if block: x = block(x, ch)
     h, w = x.shape[1:3]
-    fields = [layers.AveragePooling2D((-(-h // n), -(-w // n)), padding='same')(x) for n in bins]
+    fields = [layers.AveragePooling2D((-(-h // n), -(-w // n)), padding='same', dtype='float32')(x) for n in bins]  # in bfloat16 a long sum stands still
     fields = [ops.image.resize(conv(f, max(ch // len(bins), 1), 1, norm=None), (h, w)) for f in fields]
     return conv(cat(x, *fields), ch, **own)
 

@@ -89,11 +89,12 @@ MIN_PROBABILITY = .5
 UNSURE, HIDDEN, NOT_ASSESSED = N_CLASSES, 2 * N_CLASSES, 255  # codes: UNSURE + class, and HIDDEN, while we work; in a file both are 255, as in AI4Mars
 
 def hidden(masks, shape):
-    """Where one of the pictures `masks` (paths) is not 0, brought to the rows and columns
-    `shape`: uint8, 0 or 1. Raises `MarsError` where a mask has another shape than its image."""
+    """Where one of the pictures `masks` (paths) is not 0 (of a JPEG, which blurs, above half of its greatest value), brought to the
+    rows and columns `shape`: uint8, 0 or 1. Raises `MarsError` where a mask has another shape than its image."""
     out = np.zeros(shape, np.uint8)
-    for path in masks:
-        m = np.uint8((picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) > 0).any(-1))
+    for path in map(Path, masks):
+        m = picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        m = np.uint8((m > (m.max() / 2 if path.suffix.lower() in ('.jpg', '.jpeg') else 0)).any(-1))
         if not same_aspect(shape, m.shape):
             raise MarsError(f'{path.name}: {m.shape[1]} x {m.shape[0]}, another shape than its image, {shape[1]} x {shape[0]}')
         np.maximum(out, m if m.shape == shape else cv2.resize(m, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT), out=out)

@@ -21,7 +21,7 @@ def course(masks, seed=0, val=.2, ids=None):
     "`Parts` of the tiles `ids` (default: all) at random, a share `val` for validation, none for test, tiles with 1 % big rock spread evenly."
     ids = all_ids(masks, ids)
     big = has_rock(masks[ids])
-    train, held = train_test_split(ids, test_size=val, random_state=seed, stratify=big if min(big.sum(), (~big).sum()) > 1 else None)
+    train, held = train_test_split(ids, test_size=val, random_state=seed, stratify=big if min(big.sum(), (~big).sum(), round(val * len(ids))) > 1 else None)
     return Parts(np.sort(train), np.sort(held), ids[:0])
 
 def aaa000(masks, seed=0, ids=None):
@@ -29,7 +29,7 @@ def aaa000(masks, seed=0, ids=None):
     rock and 20 % of the others for validation, none for test (aaa000, section 2)."""
     ids = all_ids(masks, ids)
     rocky = (masks[ids] == BIG_ROCK).any((1, 2))
-    cut = [train_test_split(t, test_size=v, random_state=seed) for t, v in ((ids[rocky], .1), (ids[~rocky], .2)) if len(t) > 1]
+    cut = [train_test_split(t, test_size=v, random_state=seed) if len(t) > 1 else (t, t[:0]) for t, v in ((ids[rocky], .1), (ids[~rocky], .2))]
     return Parts(*(np.sort(np.concatenate([c[k] for c in cut])) for k in (0, 1)), ids[:0])
 
 # %% ../nbs/01d_splits.ipynb #617d7612

@@ -12,6 +12,7 @@ import keras
 
 from ..blocks import (architecture, aspp, aspps, attn_gate, cat, context, conv, double, down, down_blur, encode, resize_like, gate_add, head, heads, psa,
                            pyramid, res, se, strip_pool, up, up_conv)
+from ..core import MarsError
 
 # %% ../../nbs/06_models.context.ipynb #862f048e
 @architecture
@@ -37,6 +38,7 @@ def marsseg(shape, n_classes, widths=(32, 64, 128, 256), block=res, bridge=None,
 @architecture
 def sofarsogood(shape, n_classes, widths=(32, 64, 128, 256, 512), block=functools.partial(res, after=[se]), bridge=aspps, merge=gate_add):
     "SoFarSoGood's U-Net after the layer table of their report: the last of `widths` is the bridge's, every other one an encoder's and a decoder's."
+    if len(widths) < 2: raise MarsError('sofarsogood: needs at least two widths, the last of which is the bridge\'s')
     inp = x = keras.Input(shape)
     fs = []
     for ch in widths[:-1]: fs.append(x := down(block(x, ch)))
