@@ -22,7 +22,7 @@ from . import metrics, recipes, runs, verdicts
 from .core import CLASSES, MarsError, ROOT, data_path, show_tiles
 from .ladder import certainty, in_profile, row_titles, span, standing, to_best
 from .recipes import Recipe
-from .report import (CALLED, START, TEAMS, VARIANT, afforded, change, changed, command, data_of, describe, escape, gallery, html_details,
+from .report import (CALLED, START, TEAMS, VARIANT, afforded, change, changed, command, current, data_of, describe, escape, gallery, html_details,
     html_table, on_mars, page_path, plural, profile_of, recipe_file, title)
 from .teams import BASELINES, headlines, reported
 
@@ -51,7 +51,7 @@ def varied(records):
     with_changes = records[records.row.str.fullmatch(VARIANT)]
     mars = with_changes[with_changes.suite.map(on_mars).astype(bool)]
     often = (mars if len(mars) else with_changes).drop_duplicates(['suite', 'team', 'row']).suite.value_counts()
-    return [records[records.suite == s] for s in often.index]
+    return [current(records[records.suite == s]) for s in often.index]
 
 # %% ../nbs/12d_findings.ipynb #1e6273df
 def _starts(kin):

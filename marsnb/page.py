@@ -228,7 +228,7 @@ def strip(path):
 # %% ../nbs/11b_page.ipynb #fc52f343
 def run(recipe, bar=None, environ=None, again=False):
     """Train `recipe`, as far as that is not done (or `again`, from the start), and leave its page; gives the folder of the record. `BlockingIOError`
-    where another process is at it, `RuntimeError` where it failed; notebook and log of a failure lie in the workshop."""
+    where another process is at it, `RuntimeError` where it failed; notebook and log of a failure lie in the work folder."""
     home, work = runs.folder(recipe), runs.work_folder(recipe)
     runs.writable(home); runs.writable(work)
     execute_notebook(EXPERIMENTS/'train.ipynb', path(recipe), recipes.differs(recipe) | recipes.files(recipe), work/'failed.log', bar, own=[home],
@@ -237,5 +237,5 @@ def run(recipe, bar=None, environ=None, again=False):
     return home
 
 def path(recipe):
-    "Where the page of `recipe` lies: beside the record for seed 0, for others in the workshop."
+    "Where the page of `recipe` lies: beside the record for seed 0, for others in the work folder."
     return (runs.folder(recipe) if recipe.seed == 0 else runs.work_folder(recipe))/'page.ipynb'

@@ -50,7 +50,7 @@ def _drawn(name, spec, n, r):
         raise MarsError(f'random: {name} from {low} to {high}: low must not be above high{", and above 0 with log" if log else ""}')
     values = np.exp(r.uniform(np.log(low), np.log(high), n)) if log else r.uniform(low, high, n)
     if name in recipes.FIELDS and recipes.FIELDS[name].type is int: return [round(v) for v in values]
-    digits = 3 + max(math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))), 0) if low < high else 17  # three that differ within the range
+    digits = 3 + max(math.floor(math.log10(max(abs(low), abs(high)) / (high - low))), 0) if low < high else 17  # three that differ within the range
     return [min(max(float(f'{v:.{digits}g}'), low), high) for v in values]
 
 # %% ../nbs/11c_plan.ipynb #706a14b1

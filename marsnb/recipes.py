@@ -535,9 +535,10 @@ def training_length(recipe, n_train):
     epochs = max(math.ceil(passes / n_train), 1)
     return epochs, min(n_train, max(round(passes / epochs), 1))
 
-def pretraining_length(recipe, n_train):
-    "The same for the pre-training of `recipe`, which sees one tile for each that is seen later, as its share is."
-    share, (epochs, size) = pretraining(recipe)['share'], training_length(recipe, n_train)
+def pretraining_length(recipe, n_train, size=None):
+    "The same for the pre-training of `recipe`, in proportion to its share; `size`: tiles of an epoch of the training, if not as the recipe has it."
+    share, (epochs, usual) = pretraining(recipe)['share'], training_length(recipe, n_train)
+    size = size or usual
     passes = (2 if recipe.consistency else 1) * epochs * size * share / (1 - share)
     return max(round(passes / size), 1), min(size, max(round(passes), 1))
 

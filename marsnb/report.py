@@ -151,7 +151,8 @@ def records(*roots):
     first = pd.DataFrame({'late': ~table.suite.map(on_mars).astype(bool), 'other': table.suite.map(data_of) != data_of(runs.suite(recipes.Recipe())),
         'few': -table.suite.map(rows).fillna(0)})
     table = table.join(first).sort_values([*first, 'suite', 'team', 'row', 'seed'], kind='stable', ignore_index=True)
-    return table.drop(columns=list(first)).drop_duplicates(['suite', 'team', 'row', 'seed'], ignore_index=True)
+    same = [c for c in ('suite', 'team', 'row', 'seed', 'data_sha256', 'digest') if c in table]
+    return table.drop(columns=list(first)).drop_duplicates(same, ignore_index=True)
 
 def suites(records):
     "The suites among `records`, those on real data in a full profile first."
@@ -170,8 +171,10 @@ def digest_today(team, row, profile):
     except MarsError: return None
 
 def current(records):
-    """Those of `records` (one suite) that are of one version of their row's recipe: the one
-    that its file has today, where any of them is of that, else the one with most seeds."""
+    """Those of `records` (one suite) that are of one data file, that of most runs of their row, and of one version of
+    its recipe: the one that its file has today, where any of them is of that, else the one with most seeds."""
+    if records.empty: return records
+    records = records[records.data_sha256 == records.groupby(['team', 'row']).data_sha256.transform(lambda d: d.mode().iloc[0])]
     def version(own):
         team, row = own.team.iloc[0], own.row.iloc[0]
         today = digest_today(team, row, profile_of(own.suite.iloc[0]))

@@ -146,7 +146,7 @@ def train_network(recipe, ready, size=None):
     writable(work_folder(recipe))
     epochs, usual = recipes.training_length(recipe, len(ready.parts.train))
     with train.data_parallel(recipe.devices):
-        net, before = initialise(recipe, ready)
+        net, before = initialise(recipe, ready, size)
         model = trainer(recipe, ready, net)
         history = train.fit(model, ready.parts, ids=ready.ids, size=size or usual, epochs=epochs, monitor=recipe.monitor, reduce=recipe.reduce,
             stop=recipe.stop, adaptive=recipe.adaptive or None,
@@ -183,7 +183,7 @@ def _spent(recipe, n_train, before, history, size):
     """Seconds and tile passes of the epochs `before`, of the pre-training, and those of `history`, `size` tiles each,
     in whole batches; with consistency, each of the latter shows as many unlabelled tiles."""
     whole = lambda n: -(-n // recipe.batch) * recipe.batch
-    first = len(before) * whole(recipes.pretraining_length(recipe, n_train)[1]) if before else 0
+    first = len(before) * whole(recipes.pretraining_length(recipe, n_train, size)[1]) if before else 0
     return [sum(h['seconds'] for h in before + history), first + len(history) * whole(size) * (2 if recipe.consistency else 1)]
 
 def _callbacks(recipe, ready, epochs):
@@ -199,7 +199,7 @@ def _callbacks(recipe, ready, epochs):
     return [*pictures, keras.callbacks.TensorBoard(work/'tensorboard', write_graph=False)]
 
 # %% ../nbs/11a_runs.ipynb #a1b10354
-def pretrain(recipe, ready):
+def pretrain(recipe, ready, size=None):
     """The network of `recipe` with one output a pixel, the grey level (0..1), after it has
     learned to restore hidden parts of training and unlabelled tiles, and its history."""
     import keras
@@ -210,15 +210,15 @@ def pretrain(recipe, ready):
     restored = losses.deep(lambda y, grey: keras.ops.mean(keras.ops.abs(keras.ops.cast(y, 'float32') / 255 - grey[..., 0])), recipe.deep or None)
     train.deterministic(recipe.seed)
     model = train.Resident(recipes.build(recipe, 1), images, images, restored, augment.pipeline(about['augment'], recipe.seed))
-    epochs, size = recipes.pretraining_length(recipe, len(ready.parts.train))
+    epochs, size = recipes.pretraining_length(recipe, len(ready.parts.train), size)
     history = train.fit(model, ready.parts._replace(train=np.arange(len(images)), val=[0]), size=size, epochs=epochs, monitor='loss',
         path=place/_state(recipe, ready).name, **_settings(recipe))
     return model.net, history
 
-def initialise(recipe, ready):
-    "The network of `recipe` as its training begins, and the history of its pre-training."
+def initialise(recipe, ready, size=None):
+    "The network of `recipe` as its training, with `size` tiles an epoch, begins, and the history of its pre-training."
     from marsnb import train
-    first, history = pretrain(recipe, ready) if recipe.pretrain else (None, [])
+    first, history = pretrain(recipe, ready, size) if recipe.pretrain else (None, [])
     train.deterministic(recipe.seed)
     net = recipes.build(recipe)
     for new, old in zip(net.weights, first.weights if first else ()):

@@ -213,9 +213,9 @@ def _hear(run, said, event):
     if new and not run.reason: event(run)  # once, however often another process is found at it
 
 def _note(run, now):
-    "Note the `Progress` `now` of `run`; an epoch that was there before is of another training, which has just begun."
+    "Note the `Progress` `now` of `run`; an epoch before the one that was heard of last is of another training, which has just begun."
     if not run.progress: run.since, run.first = run.began, now.epoch - 1
-    elif now.epoch <= run.progress.epoch: run.since, run.first = time.monotonic(), now.epoch
+    elif now.epoch < run.progress.epoch: run.since, run.first = time.monotonic(), now.epoch
     run.progress = now
 
 def _stop(client, locks):

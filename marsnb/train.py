@@ -379,7 +379,7 @@ class EpochBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         now, best = (self.history[i][self.monitor] for i in (-1, best_epoch(self.history, self.monitor)))
         figure = '' if self.monitor == 'loss' else f", {self.monitor.replace('_', ' ')} {now:.3f}"
-        self.bar.set_postfix_str(f"loss {logs['loss']:.3f}{figure}, best {best:.3f}")  # `sweep.progress` reads what follows "best"
+        self.bar.set_postfix_str(f"loss {logs['loss']:.3f}{figure}, best {best:.3f}", refresh=False)  # `sweep.progress` reads what follows "best"
         self.bar.update()
 
 # %% ../nbs/09_train.ipynb #f54f2f5e

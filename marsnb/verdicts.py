@@ -68,7 +68,7 @@ CACHE = ROOT/'book'/'_build'/'draws'
 RULES = hashlib.sha256(b''.join(Path(m.__file__).read_bytes() for m in (evaluate, metrics))).hexdigest()  # other code, other draws
 
 def bootstrap(runs, metric='miou'):
-    """The figure `metric` of resampled test sets (DRAWS,): rover stops and seeds are drawn, equal ones
+    """The figure `metric` of resampled test sets (RESAMPLES,): rover stops and seeds are drawn, equal ones
     for rows tested on the same tiles. None where a run has no counts for each tile. Kept on disk."""
     each = [counts(p) for p in runs.path]
     if not each or None in each: return None
@@ -194,7 +194,7 @@ stands beside that of the team's figure. Where the order of all rows is asked fo
 seem so. Quick runs and made-up terrain decide nothing.'''
 
 def verdict(probability, seeds):
-    """`holds` from a `probability` of SURE on, `does not hold` from its opposite down, else `not
+    """`holds` from a `probability` of CONFIDENCE on, `does not hold` from its opposite down, else `not
     decided`; it only seems so where the probability by the `seeds` alone does not say as much."""
     if probability >= CONFIDENCE: return HOLDS if seeds >= CONFIDENCE else SEEMS
     if probability <= 1 - CONFIDENCE: return FAILS if seeds <= 1 - CONFIDENCE else SEEMS_NOT
