@@ -542,6 +542,7 @@ def pretraining_length(recipe, n_train, size=None):
     passes = (2 if recipe.consistency else 1) * epochs * size * share / (1 - share)
     return max(round(passes / size), 1), min(size, max(round(passes), 1))
 
+# %% ../nbs/11_recipes.ipynb #353ea3f5
 def pseudo(recipe):
     """How `recipe` labels unlabelled tiles and learns from them, defaults filled in: the least
     sure share of each class to `drop`, and the `share` of such tiles for each labelled one."""

@@ -159,6 +159,7 @@ def suites(records):
     if records.empty: raise MarsError('no records yet; make some with: marsnb train RECIPE')
     return list(records.suite.unique())
 
+# %% ../nbs/12_report.ipynb #ea7ff625
 def recipe_file(team, row):
     "The file of a row's recipe, None where there is none."
     file = recipes.RECIPES/team/f'{row}.yml'
@@ -181,6 +182,7 @@ def current(records):
         return today if today in set(own.digest) else own.digest.mode().iloc[0]
     return pd.concat([own[own.digest == version(own)] for _, own in records.groupby(['team', 'row'], sort=False)]).sort_index()
 
+# %% ../nbs/12_report.ipynb #ee131144
 def headline_runs(records):
     """Those of `records` that belong to the first suite and, where there are such, to rows as their recipes say: what the
     report is about. Of several data files, that of most runs; of several versions of a row's recipe, the `current` one."""

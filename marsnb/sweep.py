@@ -136,6 +136,7 @@ def _state(recipe, sha256):
     except MarsError as e: return {'state': 'failed', 'record': None, 'before': False, 'reason': str(e)}
     return {'state': 'done' if record else 'waiting', 'record': record, 'before': bool(record)}
 
+# %% ../nbs/11d_sweep.ipynb #a7fbe673
 def seconds_left(entries, at_once):
     "Seconds until all of `entries` are done, `at_once` at a time; None where nothing is known yet."
     took = [r.took for r in entries if r.took]

@@ -369,6 +369,7 @@ class StateBackup(keras.callbacks.Callback):
         save_state(self.path, self.model, self.history, self.best)
         self.saved = time.monotonic()
 
+# %% ../nbs/09_train.ipynb #4d7176e6
 class EpochBar(keras.callbacks.Callback):
     "After each epoch: a step of the progress `bar`, with its loss, and `monitor` now and at best."
 
